@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation rules out in a create-job request: one table in plain Python.
+
+Read by `CreateJob`, by the operators when a DAG is parsed and by the Dagster component when its YAML is loaded, so it
+imports neither httpx nor pydantic. Value lists that the documentation leaves open stay open here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+STAGES = ("prepare", "agents", "init", "generation", "concat", "audio", "captions", "complete")
+"""The eight stages of a job, in order."""
+
+DEFAULT_VIDEO_MODEL = "veo3_fast"
+"""What the service takes where nobody names a model."""
+
+Kind = Literal["string", "url", "integer", "number", "boolean", "object", "strings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: the field, the rule in words, and a short form of the value."""
+
+    field: str
+    rule: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        shown = f", got {self.value}" if self.value else ""
+        return f"{self.field}: {self.rule}{shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What one field may hold. `default` is what the service takes when the field is left out."""
+
+    name: str
+    kind: Kind
+    required: bool = False
+    default: Any = None
+    least: float | None = None
+    most: float | None = None
+    one_of: tuple[str, ...] = ()
+
+
+FIELDS: tuple[FieldRule, ...] = (
+    FieldRule("product_name", "string", required=True),
+    FieldRule("product_image_url", "url", required=True),
+    FieldRule("segment_count", "integer", required=True, least=1, most=10),
+    FieldRule("video_model", "string", default=DEFAULT_VIDEO_MODEL),
+    FieldRule("video_resolution", "string", default="standard"),
+    FieldRule("aspect_ratio", "string", default="9:16"),
+    FieldRule("segment_duration", "integer", default=8, least=1),
+    FieldRule("interaction_mode", "string", default="holdable"),
+    FieldRule("environment_description", "string"),
+    FieldRule("key_selling_points", "strings"),
+    FieldRule("cta_text", "string"),
+    FieldRule("custom_script", "string"),
+    FieldRule("script_structure", "string", default="standard_5phase"),
+    FieldRule("script_tone", "string", default="conversational"),
+    FieldRule("persona_id", "string"),
+    FieldRule("captions_enabled", "boolean", default=True),
+    FieldRule("caption_style", "string", default="tiktok_karaoke"),
+    FieldRule("custom_caption_options", "object"),
+    FieldRule("music_enabled", "boolean", default=True),
+    FieldRule("music_mood", "string"),
+    FieldRule("music_volume", "number", default=0.15, least=0, most=1),
+    FieldRule("custom_music_id", "string"),
+    FieldRule("elevenlabs_voice_id", "string"),
+    FieldRule("voice_settings", "object"),
+    FieldRule("qai_enabled", "boolean", default=True),
+    FieldRule("qai_mode", "string", default="lenient"),
+    FieldRule("max_retries_keyframe", "integer", default=1, least=0, most=5),
+    FieldRule("max_retries_video", "integer", default=0, least=0, most=5),
+    FieldRule("human_review", "string", default="off"),
+    FieldRule("human_review_max_rejections", "integer", default=0, least=0),
+    FieldRule("human_review_budget", "string", default="accept_best"),
+    FieldRule("failure_behavior", "string", default="accept_best"),
+    FieldRule("stop_at_stage", "string", one_of=STAGES),
+    FieldRule("webhook_url", "url"),
+    FieldRule("idempotency_key", "string"),
+)
+"""All fields of `POST /jobs`, with the service's defaults."""
+
+BY_NAME: Mapping[str, FieldRule] = {rule.name: rule for rule in FIELDS}
+DEFAULTS: Mapping[str, Any] = {rule.name: rule.default for rule in FIELDS if rule.default is not None}
+
+_TYPES: Mapping[Kind, tuple[Callable[[Any], bool], str]] = {
+    "string": (lambda value: isinstance(value, str), "must be text"),
+    "url": (lambda value: isinstance(value, str), "must be an http(s) URL"),
+    "integer": (lambda value: isinstance(value, int) and not isinstance(value, bool), "must be a whole number"),
+    "number": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "must be a number"),
+    "boolean": (lambda value: isinstance(value, bool), "must be true or false"),
+    "object": (lambda value: isinstance(value, Mapping), "must be an object"),
+    "strings": (
+        lambda value: isinstance(value, list | tuple) and all(isinstance(item, str) for item in value),
+        "must be a list of texts",
+    ),
+}
+
+
+def _is_veo(model: str) -> bool:
+    return model.startswith("veo")
+
+
+def _is_kling(model: str) -> bool:
+    return model.startswith("kling")
+
+
+def _of_the_model(fields: Mapping[str, Any], model: str) -> list[Violation]:
+    found = []
+    duration = fields.get("segment_duration")
+    if isinstance(duration, int):
+        if _is_veo(model) and duration != 8:
+            found.append(Violation("segment_duration", f"{model} makes segments of 8 s only", str(duration)))
+        if _is_kling(model) and not 3 <= duration <= 10:
+            found.append(Violation("segment_duration", f"{model} makes segments of 3 to 10 s", str(duration)))
+    if fields.get("aspect_ratio") == "1:1" and not _is_kling(model):
+        found.append(Violation("aspect_ratio", f"1:1 is made by Kling models only, not by {model}", "'1:1'"))
+    return found
+
+
+def check(
+    fields: Mapping[str, Any], *, model: str | None = None, pending: Collection[str] = (), partial: bool = False
+) -> list[Violation]:
+    """Check a create-job request against the documented rules.
+
+    Args:
+        fields: The request; fields that are absent or None count as not set.
+        model: The model that the account will use where the request names none. Without one, and without
+            `video_model`, rules that depend on the model wait until it is known.
+        pending: Names of fields whose value comes later, such as a template; they are not judged.
+        partial: Whether required fields may be missing, for defaults that are merged later.
+
+    Returns:
+        What is wrong, in the order of the table; empty if nothing is.
+
+    Example:
+        >>> [str(v) for v in check({"product_name": "Lamp", "product_image_url": "ftp://x", "segment_count": 11})]
+        ["product_image_url: must be an http(s) URL, got 'ftp://x'", 'segment_count: must be at most 10, got 11']
+    """
+    given = {name: value for name, value in fields.items() if value is not None and name not in pending}
+    found = [Violation(name, "is not a field of POST /jobs") for name in given if name not in BY_NAME]
+    for rule in FIELDS:
+        if rule.name in given:
+            found.extend(_check_one(rule, given[rule.name]))
+        elif rule.required and not partial and rule.name not in pending:
+            found.append(Violation(rule.name, "is required"))
+    named = None if "video_model" in pending else given.get("video_model") or model
+    if isinstance(named, str):
+        found.extend(_of_the_model(given, named))
+    return found
+
+
+def _check_one(rule: FieldRule, value: Any) -> list[Violation]:
+    right, message = _TYPES[rule.kind]
+    shown = _short(value)
+    if not right(value):
+        return [Violation(rule.name, message, shown)]
+    if rule.kind == "url" and not is_http_url(value):
+        return [Violation(rule.name, message, shown)]
+    if rule.kind == "string" and not value.strip():
+        return [Violation(rule.name, "must not be empty", shown)]
+    if rule.least is not None and value < rule.least:
+        return [Violation(rule.name, f"must be at least {rule.least:g}", shown)]
+    if rule.most is not None and value > rule.most:
+        return [Violation(rule.name, f"must be at most {rule.most:g}", shown)]
+    if rule.one_of and value not in rule.one_of:
+        return [Violation(rule.name, f"must be one of {', '.join(rule.one_of)}", shown)]
+    return []
+
+
+def check_stage(value: str, *, name: str = "restart_from_stage") -> list[Violation]:
+    """Check the name of a stage.
+
+    Example:
+        >>> check_stage("generation")
+        []
+    """
+    if value in STAGES:
+        return []
+    return [Violation(name, f"must be one of {', '.join(STAGES)}", _short(value))]
+
+
+def warnings(fields: Mapping[str, Any]) -> list[str]:
+    """What the service will silently ignore or change in a request that breaks no rule.
+
+    Example:
+        >>> warnings({"custom_script": "Look!", "cta_text": "Buy"})
+        ['custom_script is set, so cta_text is ignored by the service']
+    """
+    found = []
+    if fields.get("custom_script"):
+        ignored = [
+            name
+            for name in ("script_structure", "script_tone", "key_selling_points", "cta_text")
+            if fields.get(name) is not None
+        ]
+        if ignored:
+            verb = "are" if len(ignored) > 1 else "is"
+            found.append(f"custom_script is set, so {' and '.join(ignored)} {verb} ignored by the service")
+    if fields.get("max_retries_keyframe") == 0 and fields.get("qai_enabled", True):
+        found.append("max_retries_keyframe is 0 while qai_enabled is on: the service may raise it to 1")
+    if fields.get("custom_music_id") and fields.get("music_mood"):
+        found.append("custom_music_id is set, so music_mood has no effect")
+    return found
+
+
+def is_http_url(value: str) -> bool:
+    """Whether this is an absolute http or https URL with a host.
+
+    Example:
+        >>> is_http_url("https://shop.example/lamp.jpg"), is_http_url("/lamp.jpg")
+        (True, False)
+    """
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and not any(c.isspace() for c in value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

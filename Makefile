@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every need has one command, and every command stands on `setup`: git, make and Python >= 3.11 are enough.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+BIN := .venv/bin
+STAMP := .venv/.installed-from
+# The installer is locked like everything else, so that a fresh machine and CI resolve with the same one.
+UV_PINNED := $(shell sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements/dev.txt)
+
+# A shell that forbids .pyc files would make each of Airflow's processes compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+# Importing Airflow writes a configuration into its home; a developer's own home is not ours to write into.
+export AIRFLOW_HOME := $(CURDIR)/.airflow/home
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: help
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv with the locked versions (a second call costs nothing)
+
+.venv/bin/python:
+	@python=$$(scripts/find-python) && echo "setup: .venv from $$python" && "$$python" -m venv .venv
+
+$(STAMP): requirements/dev.txt pyproject.toml | .venv/bin/python
+	@echo "setup: installing the locked versions"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV_PINNED)'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements/dev.txt
+	@touch $@
+
+.PHONY: demo
+demo: setup ## The main job: a feed becomes videos, in a real Airflow and a real Dagster (see demo-output/)
+	@$(BIN)/ugen demo
+
+.PHONY: airflow
+airflow: setup ## An Airflow with its pages open: the example DAGs, a connection to the local U-Gen
+	@$(BIN)/ugen demo airflow
+
+.PHONY: dagster
+dagster: setup ## `dagster dev` with example_dagster/ on the local U-Gen
+	@$(BIN)/ugen demo dagster
+
+.PHONY: test
+test: setup ## All tests (PYTEST="tests/core -k name" picks some)
+	@$(BIN)/pytest $(PYTEST)
+
+CHECKS := check-format check-lint check-mypy check-pyright check-imports check-scripts
+.PHONY: check $(CHECKS)
+check: setup ## Everything that CI asks beside the tests: format, lint, types, architecture, generated code
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(CHECKS)
+	@echo "check: all good"
+
+check-format: setup
+	@$(BIN)/ruff format --check --quiet .
+check-lint: setup
+	@$(BIN)/ruff check --quiet .
+check-mypy: setup
+	@$(BIN)/mypy
+check-pyright: setup
+	@$(BIN)/pyright
+check-imports: setup
+	@$(BIN)/lint-imports --no-cache >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+check-scripts: setup
+	@for script in scripts/check_*.py; do $(BIN)/python "$$script" || failed=1; done; exit $${failed:-0}
+
+.PHONY: format
+format: setup ## Format, sort imports, and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --quiet . || true
+
+.PHONY: lock
+lock: setup ## Resolve requirements/*.in again (UPGRADE=--upgrade takes newer versions)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	  --no-header $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt
+
+.PHONY: docs
+docs: setup ## Build the documentation into site/, strictly
+	@$(BIN)/mkdocs build --strict --quiet && echo "docs: site/index.html"
+
+.PHONY: clean
+clean: ## Forget what the demo bought and made, and all caches
+	@rm -rf demo-output .airflow .dagster site dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

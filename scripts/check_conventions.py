@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check what no linter knows: licence lines, the size of modules, no Python in airflow/."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+LICENCE_LINE = "# SPDX-License-Identifier: Apache-2.0"
+SHIPPED = ("ugen_provider", "dagster_ugen")
+MOST_LINES = 400
+LONG_FOR_A_REASON: dict[str, str] = {}
+"""Modules above the limit, each with the reason why splitting it would read worse."""
+
+
+def problems_of(path: Path, *, text: str) -> list[str]:
+    """What is wrong with one Python file.
+
+    Args:
+        path: The file, relative to the repository.
+        text: What it holds.
+
+    Returns:
+        One sentence per problem, beginning with the path.
+    """
+    lines = text.splitlines()
+    head = lines[:2] if lines and lines[0].startswith("#!") else lines[:1]
+    found = []
+    if LICENCE_LINE not in head:
+        found.append(f"{path}: begin it with the line {LICENCE_LINE!r}")
+    if path.parts[0] == "airflow":
+        found.append(f"{path}: airflow/ holds no Python (docs/adr/0001): it would join the installed package")
+    if path.parts[0] in SHIPPED and len(lines) > MOST_LINES and str(path) not in LONG_FOR_A_REASON:
+        found.append(f"{path}: {len(lines)} lines; split it, or give the reason in {Path(__file__).name}")
+    return found
+
+
+def main() -> int:
+    """Check every tracked Python file.
+
+    Returns:
+        The exit code: 1 if something was found.
+    """
+    command = ["git", "ls-files", "*.py"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    paths = [Path(name) for name in listed if Path(name).exists()]
+    found = [problem for path in paths for problem in problems_of(path, text=path.read_text())]
+    print(*found, sep="\n", end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

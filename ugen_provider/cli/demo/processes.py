@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of other programs: started in groups of their own, logged to files, always ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+STOP_SECONDS = 10.0
+"""How long a group has between SIGTERM and SIGKILL."""
+
+
+class ProcessDiedError(RuntimeError):
+    """A process that should go on has ended by itself."""
+
+
+class WaitTimeoutError(RuntimeError):
+    """Something that should have become true did not, within its time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """One process group that was started here."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def signal_group(self, number: signal.Signals, /) -> None:
+        """Send a signal to all of the group, its orphans included.
+
+        Args:
+            number: The signal.
+        """
+        try:
+            os.killpg(self.popen.pid, number)
+        except ProcessLookupError:
+            return
+
+
+class Processes:
+    """A set of process groups that live and end together.
+
+    Use it as a context manager: leaving it ends every group, whatever happened.
+
+    Example:
+        ```python
+        with Processes() as processes:
+            processes.start("web", ["python", "-m", "http.server"], env=os.environ, log=Path("web.log"))
+        ```
+    """
+
+    def __init__(self) -> None:
+        self.running: list[Running] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        /,
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        cwd: Path | None = None,
+    ) -> Running:
+        """Start a process in a session of its own, so that a signal reaches all that it starts.
+
+        Args:
+            name: What messages call it.
+            command: Program and arguments.
+            env: The whole environment of the process.
+            log: Where its output goes, appended.
+            cwd: The folder that it runs in.
+
+        Returns:
+            The running group.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            popen = subprocess.Popen(
+                command,
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running = Running(name=name, popen=popen, log=log)
+        self.running.append(running)
+        return running
+
+    def check(self) -> None:
+        """Make sure that all of them still run.
+
+        Raises:
+            ProcessDiedError: One has ended; the message has the end of its log.
+        """
+        for process in self.running:
+            code = process.popen.poll()
+            if code is not None:
+                raise ProcessDiedError(
+                    f"{process.name} ended with exit code {code}; its log is {process.log} and ends:\n"
+                    f"{tail(process.log)}"
+                )
+
+    def stop(self) -> None:
+        """End all groups: SIGTERM to each, SIGKILL to what is left after 10 s."""
+        ended, self.running = self.running, []
+        for process in ended:
+            process.signal_group(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in ended:
+            try:
+                process.popen.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
+        for process in ended:
+            # The leader may be gone while a child of it lives on, and holds a port.
+            process.signal_group(signal.SIGKILL)
+            process.popen.wait()
+
+
+def tail(log: Path, *, lines: int = 15) -> str:
+    """The last lines of a log, indented.
+
+    Args:
+        log: The file; it may be missing.
+        lines: How many.
+
+    Returns:
+        The lines, or a remark that there are none.
+    """
+    if not log.exists():
+        return "  (no log)"
+    return "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_ports(count: int, /) -> list[int]:
+    """Loopback ports that nobody listens on.
+
+    Args:
+        count: How many different ones.
+
+    Returns:
+        The ports.
+    """
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    /,
+    *,
+    what: str,
+    timeout: float,
+    interval: float = 0.2,
+    watch: Iterable[Processes] = (),
+) -> None:
+    """Look again and again until a condition holds.
+
+    Args:
+        condition: Tells whether it holds.
+        what: What is waited for, for the message.
+        timeout: Seconds until giving up.
+        interval: Seconds between two looks.
+        watch: Processes without which waiting is of no use.
+
+    Raises:
+        ProcessDiedError: One of the watched processes has ended.
+        WaitTimeoutError: The time is over.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        for processes in watch:
+            processes.check()
+        if time.monotonic() > deadline:
+            raise WaitTimeoutError(f"waited {timeout:.0f} s in vain for {what}")
+        time.sleep(interval)
+
+
+def child_environment(extra: Mapping[str, str], /) -> dict[str, str]:
+    """The environment for a child: ours, without what would change how Airflow and Dagster behave.
+
+    Args:
+        extra: What is set on top.
+
+    Returns:
+        The environment.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        # Without .pyc files each of the processes would compile what it imports again.
+        if not name.startswith(("AIRFLOW_", "DAGSTER_", "UGEN_")) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return ours | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"} | dict(extra)

@@ -1,2 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room opened; see design."""
+"""Product feeds in, create-job requests out: streaming, in constant memory, and nothing here sends or buys.
+
+One way through: `sources` opens bytes from wherever they are, `read_feed` finds out what they are and yields a
+`Product` or a `RejectedRow` per item, `FeedMapping` says what a column becomes, `plan_feed` does all of it and yields
+an `Order` per product. Both orchestrators and the command line use `plan_feed`.
+
+What may come in: one more format or kind of feed. Whether an order is bought, and once, is decided in `core.batch`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ugen_provider.core.feeds.errors import FeedError
+    from ugen_provider.core.feeds.mapping import FeedMapping, to_job_fields
+    from ugen_provider.core.feeds.planning import Order, plan_feed
+    from ugen_provider.core.feeds.products import Product, RejectedRow
+    from ugen_provider.core.feeds.reading import read_feed
+
+__all__ = [
+    "FeedError",
+    "FeedMapping",
+    "Order",
+    "Product",
+    "RejectedRow",
+    "plan_feed",
+    "read_feed",
+    "to_job_fields",
+]
+
+_HOMES = {
+    "FeedError": "errors",
+    "FeedMapping": "mapping",
+    "Order": "planning",
+    "Product": "products",
+    "RejectedRow": "products",
+    "plan_feed": "planning",
+    "read_feed": "reading",
+    "to_job_fields": "mapping",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use, so that a DAG that only names this package pays nothing for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RSS 2.0, RSS 1.0 and Atom, item by item.
+
+Expat's own handlers rather than `iterparse`: they know the line of every item, they are as fast, and no tree is built
+whose emptied nodes would pile up. A DOCTYPE is refused, and with it every kind of entity trick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BufferedReader
+from typing import NoReturn
+from xml.parsers import expat
+
+from ugen_provider.core.feeds.errors import FeedError
+
+Row = dict[str, str | list[str]]
+_CHUNK = 1 << 16
+_GOOGLE = "http://base.google.com/ns/1.0"
+_ROOTS = frozenset({"rss", "feed", "rdf:RDF", "RDF", "channel", "products", "items"})
+_ITEMS = frozenset({"item", "entry", "product", "atom:entry", "rss:item"})
+_MOST_DEPTH = 64
+LARGEST_ITEM = 16 << 20
+"""Bytes that one item may have. Real ones stay below 100 kB; Meta refuses items above 5 MB."""
+
+
+class XMLItems:
+    """The items of one XML feed, each with its line and number.
+
+    Args:
+        file: The bytes.
+        source: What to call the feed in errors.
+        largest_item: Bytes that one item, or one token of it, may have.
+    """
+
+    def __init__(self, file: BufferedReader, *, source: str, largest_item: int = LARGEST_ITEM) -> None:
+        self._file = file
+        self._source = source
+        self._largest = largest_item
+        self._ready: list[tuple[Row, int, int]] = []
+        self._number = 0
+        self._item_offset = -1
+        self.prefixes: tuple[str, ...] = ("g:",)
+
+    def __iter__(self) -> Iterator[tuple[Row, int, int]]:
+        """Yield a row of raw tag names, its line and its number, one per item.
+
+        Raises:
+            FeedError: It is not well-formed, no feed, or beyond the bounds.
+        """
+        parser = self._parser()
+        ready = self._ready
+        fed = 0
+        try:
+            while chunk := self._file.read(_CHUNK):
+                parser.Parse(chunk, False)
+                fed += len(chunk)
+                if ready:
+                    yield from ready
+                    ready.clear()
+                self._check_bounds(parser, fed)
+            parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            raise self._malformed(error, parser) from None
+        yield from ready
+
+    def _check_bounds(self, parser: expat.XMLParserType, fed: int) -> None:
+        begun = self._item_offset if self._item_offset >= 0 else parser.CurrentByteIndex
+        if fed - max(begun, 0) > self._largest:
+            raise FeedError(
+                f"an item or a tag is larger than {self._largest:,} bytes; the feed is broken, or no product feed",
+                source=self._source,
+                line=parser.CurrentLineNumber,
+                item=self._number,
+            )
+
+    def _malformed(self, error: expat.ExpatError, parser: expat.XMLParserType) -> FeedError:
+        reason = expat.ErrorString(error.code)
+        cut = "; it seems to be cut off" if error.code in _CUT_OFF else ""
+        return FeedError(
+            f"is not well-formed XML: {reason}{cut}",
+            source=self._source,
+            line=error.lineno,
+            column=error.offset + 1,
+            item=self._number,
+            offset=parser.ErrorByteIndex,
+        )
+
+    def _refuse(self, message: str, parser: expat.XMLParserType) -> NoReturn:
+        raise FeedError(message, source=self._source, line=parser.CurrentLineNumber, item=self._number)
+
+    def _parser(self) -> expat.XMLParserType:  # noqa: C901, PLR0915  one state machine; its handlers share their state
+        parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.buffer_size = _CHUNK
+        ready = self._ready
+        parts: list[str] = []
+        marks: list[int] = []
+        depth = item_depth = field_depth = line = 0
+        row: Row = {}
+        field = ""
+        held: dict[str, str] = {}
+
+        def start(tag: str, attributes: dict[str, str]) -> None:
+            nonlocal depth, item_depth, field_depth, line, row, field, held
+            depth += 1
+            if item_depth:
+                if depth == field_depth:
+                    parts.clear()
+                    field = tag
+                    held = attributes
+                else:
+                    marks.append(len(parts))
+                    if depth > _MOST_DEPTH:
+                        self._refuse(f"nests deeper than {_MOST_DEPTH} levels", parser)
+            elif tag in _ITEMS and depth > 1:
+                item_depth, field_depth = depth, depth + 1
+                line = parser.CurrentLineNumber
+                self._number += 1
+                self._item_offset = parser.CurrentByteIndex
+                row = {}
+                parser.CharacterDataHandler = parts.append
+            elif depth == 1:
+                self._check_root(tag, attributes, parser)
+            elif depth > _MOST_DEPTH:
+                self._refuse(f"nests deeper than {_MOST_DEPTH} levels", parser)
+
+        def end(tag: str) -> None:
+            nonlocal depth, item_depth
+            if item_depth:
+                if depth == field_depth:
+                    value = (parts[0] if len(parts) == 1 else "".join(parts)).strip()
+                    if value:
+                        put(tag, value)
+                    if held:
+                        put_attributes(tag, value)
+                elif depth == item_depth:
+                    ready.append((row, line, self._number))
+                    item_depth = 0
+                    self._item_offset = -1
+                    parser.CharacterDataHandler = None
+                    parts.clear()
+                else:
+                    begin = marks.pop()
+                    if depth == field_depth + 1 and (value := "".join(parts[begin:]).strip()):
+                        put(f"{field}.{tag}", value)
+            depth -= 1
+
+        def put(name: str, value: str) -> None:
+            earlier = row.get(name)
+            if earlier is None:
+                row[name] = value
+            elif isinstance(earlier, list):
+                earlier.append(value)
+            else:
+                row[name] = [earlier, value]
+
+        def put_attributes(tag: str, value: str) -> None:
+            address = held.get("href") or held.get("url")
+            if address and not value:
+                kind = held.get("rel", "alternate")
+                put(tag if kind == "alternate" else f"{tag}.{kind}", address)
+
+        def doctype(*_: object) -> None:
+            self._refuse("has a DOCTYPE, which product feeds have no use for; remove it", parser)
+
+        parser.StartElementHandler = start
+        parser.EndElementHandler = end
+        parser.StartDoctypeDeclHandler = doctype
+        return parser
+
+    def _check_root(self, tag: str, attributes: dict[str, str], parser: expat.XMLParserType) -> None:
+        if tag not in _ROOTS:
+            is_page = tag.lower() == "html"
+            hint = "this is a web page, perhaps a login page" if is_page else f"its root is <{tag[:40]}>"
+            self._refuse(f"is no RSS or Atom feed: {hint}; check the address", parser)
+        own = {name.partition(":")[2] for name, uri in attributes.items() if uri.strip() == _GOOGLE}
+        self.prefixes = tuple(sorted({"g:", *(f"{prefix}:" for prefix in own if prefix)}))
+
+
+_CUT_OFF = frozenset(
+    expat.errors.codes[message]
+    for message in (
+        expat.errors.XML_ERROR_NO_ELEMENTS,
+        expat.errors.XML_ERROR_UNCLOSED_TOKEN,
+        expat.errors.XML_ERROR_PARTIAL_CHAR,
+        expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION,
+    )
+)

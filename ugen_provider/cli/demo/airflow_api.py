@@ -226,9 +226,7 @@ class AirflowApi:
         headers = {"Authorization": f"Bearer {self._token}"}
         answer = self._http.request(method, f"/api/v2{path}", json=json, params=params, headers=headers)
         if answer.status_code not in expect:
-            raise AirflowApiError(
-                f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}"
-            )
+            raise AirflowApiError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         if answer.status_code == 404:
             return None
         said: dict[str, Any] = answer.json()

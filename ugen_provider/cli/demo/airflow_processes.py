@@ -8,7 +8,6 @@ import base64
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from ugen_provider.cli.demo.processes import (
     Processes,
     child_environment,
     free_ports,
-    tail,
+    run_to_end,
     wait_until,
 )
 
@@ -65,15 +64,19 @@ class RealAirflow:
         self.port = port or free[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = child_environment(
-            self._settings(dags=dags.resolve(), log_ports=(free[1], free[2]), parallelism=parallelism)
-            | dict(env or {})
+            self._settings(dags=dags.resolve(), log_ports=(free[1], free[2]), parallelism=parallelism) | dict(env or {})
         )
         self.processes = Processes()
         self.api = AirflowApi(self.url, user=USER, password=PASSWORD)
 
     def __enter__(self) -> Self:
-        self.start()
-        self.wait_healthy()
+        try:
+            self.start()
+            self.wait_healthy()
+        except BaseException:
+            # `__exit__` is not called for a block that was never entered.
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,10 +126,7 @@ class RealAirflow:
         """The secrets of this home; kept, since its database is encrypted with one of them."""
         path = self.home / "secrets.json"
         if not path.exists():
-            made = {
-                name: base64.urlsafe_b64encode(os.urandom(32)).decode()
-                for name in ("fernet", "jwt", "session")
-            }
+            made = {name: base64.urlsafe_b64encode(os.urandom(32)).decode() for name in ("fernet", "jwt", "session")}
             path.touch(mode=0o600)
             path.write_text(json.dumps(made))
         kept: dict[str, str] = json.loads(path.read_text())
@@ -158,20 +158,11 @@ class RealAirflow:
         if template is not None:
             shutil.copy(template, self.database)
             return
-        log = self.logs / "migrate.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as out:
-            done = subprocess.run(
-                self.command("db", "migrate"),
-                env=self.env,
-                cwd=self.home,
-                stdout=out,
-                stderr=out,
-                check=False,
-            )
-        if done.returncode != 0:
+        try:
+            run_to_end(self.command("db", "migrate"), env=self.env, log=self.logs / "migrate.log", cwd=self.home)
+        except ProcessDiedError:
             self.database.unlink(missing_ok=True)
-            raise ProcessDiedError(f"airflow db migrate failed; its log is {log} and ends:\n{tail(log)}")
+            raise
 
     def start(self) -> None:
         """Start the four processes, without waiting for them."""

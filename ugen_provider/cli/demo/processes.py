@@ -132,6 +132,26 @@ class Processes:
             process.popen.wait()
 
 
+def run_to_end(command: Sequence[str], /, *, env: Mapping[str, str], log: Path, cwd: Path) -> None:
+    """Run a command that ends by itself.
+
+    Args:
+        command: Program and arguments.
+        env: Its whole environment.
+        log: Where its output goes.
+        cwd: The folder that it runs in.
+
+    Raises:
+        ProcessDiedError: It failed; the message has the end of its log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        done = subprocess.run(command, env=dict(env), cwd=cwd, stdout=out, stderr=out, check=False)
+    if done.returncode != 0:
+        said = " ".join(command[1:])
+        raise ProcessDiedError(f"`{said}` failed; its log is {log} and ends:\n{tail(log)}")
+
+
 def tail(log: Path, *, lines: int = 15) -> str:
     """The last lines of a log, indented.
 
@@ -164,6 +184,22 @@ def free_ports(count: int, /) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def listens(port: int, /) -> bool:
+    """Whether somebody accepts connections on a loopback port.
+
+    Args:
+        port: The port.
+
+    Returns:
+        True if a connection could be made.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def wait_until(

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What we ask a running Dagster by GraphQL, as its pages do."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+LOCATION = "demo"
+REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
+
+STATE = """{
+  workspaceOrError { ... on Workspace { locationEntries {
+    loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"""
+ADD_PARTITION = """mutation($set: String!, $key: String!, $repository: RepositorySelector!) {
+  result: addDynamicPartition(partitionsDefName: $set, partitionKey: $key, repositorySelector: $repository) {
+    __typename ... on PythonError { message } } }"""
+BACKFILL = """mutation($params: LaunchBackfillParams!) {
+  result: launchPartitionBackfill(backfillParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+BACKFILL_STATUS = """query($id: String!) {
+  result: partitionBackfillOrError(backfillId: $id) {
+    __typename ... on PartitionBackfill { status } ... on PythonError { message } } }"""
+LAUNCH = """mutation($params: ExecutionParams!) {
+  result: launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+RUNS = """query($tags: [ExecutionTag!]) {
+  result: runsOrError(filter: {tags: $tags}) {
+    __typename ... on Runs { results { runId status tags { key value } } }
+    ... on PythonError { message } } }"""
+TERMINATE = """mutation($id: String!, $policy: TerminateRunPolicy) {
+  result: terminateRun(runId: $id, terminatePolicy: $policy) {
+    __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
+ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+BACKFILL_ENDED = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
+
+
+class DagsterApiError(RuntimeError):
+    """Dagster answered with an error."""
+
+
+class DagsterApi:
+    """A client of the webserver's GraphQL.
+
+    Args:
+        url: Where it listens, such as `http://127.0.0.1:3000`.
+
+    Example:
+        ```python
+        backfill = DagsterApi(url).launch_backfill(["videos"], partitions=["mug", "lamp"])
+        ```
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        # Straight to the loopback address, whatever proxy the environment names.
+        self._http = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether the webserver answers, the definitions are loaded, and the daemons work.
+
+        Returns:
+            True when runs can be launched.
+
+        Raises:
+            DagsterApiError: The definitions cannot be loaded.
+        """
+        try:
+            said = self._http.post("/graphql", json={"query": STATE}, timeout=5.0)
+        except httpx.TransportError:
+            return False
+        if said.status_code != 200:
+            return False
+        data = said.json()["data"]
+        entries = data["workspaceOrError"].get("locationEntries", [])
+        if not entries or any(entry["loadStatus"] != "LOADED" for entry in entries):
+            return False
+        for entry in entries:
+            loaded = entry["locationOrLoadError"]
+            if loaded["__typename"] != "RepositoryLocation":
+                raise DagsterApiError(f"Dagster could not load the definitions: {loaded.get('message')}")
+        daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return all(daemon["healthy"] for daemon in daemons if daemon["required"])
+
+    def add_partitions(self, partitions_def: str, *, keys: Iterable[str]) -> None:
+        """Add dynamic partitions; those that exist already are left.
+
+        Args:
+            partitions_def: The name of the dynamic partitions definition.
+            keys: The partition keys.
+        """
+        for key in keys:
+            variables = {"set": partitions_def, "key": key, "repository": REPOSITORY}
+            good = ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError")
+            self._ask(ADD_PARTITION, variables, expect=good)
+
+    def launch_backfill(self, assets: Sequence[str], *, partitions: Sequence[str]) -> str:
+        """Materialize some partitions of some assets.
+
+        Args:
+            assets: The assets' names.
+            partitions: The partition keys.
+
+        Returns:
+            The id of the backfill.
+        """
+        selection = [{"path": [asset]} for asset in assets]
+        params = {"assetSelection": selection, "partitionNames": list(partitions)}
+        return str(self._ask(BACKFILL, {"params": params}, expect=("LaunchBackfillSuccess",))["backfillId"])
+
+    def backfill_status(self, backfill_id: str, /) -> str:
+        """How far a backfill is.
+
+        Args:
+            backfill_id: The backfill.
+
+        Returns:
+            Dagster's word for it, such as `REQUESTED` or `COMPLETED_SUCCESS`.
+        """
+        return str(self._ask(BACKFILL_STATUS, {"id": backfill_id}, expect=("PartitionBackfill",))["status"])
+
+    def launch_run(
+        self,
+        assets: Sequence[str],
+        *,
+        partition: str,
+        tags: Mapping[str, str] | None = None,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Materialize one partition of some assets.
+
+        Args:
+            assets: The assets' names.
+            partition: The partition key.
+            tags: More tags for the run.
+            run_config: The run's configuration.
+
+        Returns:
+            The id of the run.
+        """
+        all_tags = {"dagster/partition": partition} | dict(tags or {})
+        params = {
+            "selector": REPOSITORY
+            | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [asset]} for asset in assets]},
+            "runConfigData": dict(run_config or {}),
+            "mode": "default",
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in all_tags.items()]},
+        }
+        return str(self._ask(LAUNCH, {"params": params}, expect=("LaunchRunSuccess",))["run"]["runId"])
+
+    def runs(self, *, tags: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The runs, newest first.
+
+        Args:
+            tags: Only those with these tags.
+
+        Returns:
+            For each its `runId`, `status` and `tags`.
+        """
+        wanted = [{"key": key, "value": value} for key, value in (tags or {}).items()]
+        found: list[dict[str, Any]] = self._ask(RUNS, {"tags": wanted}, expect=("Runs",))["results"]
+        return [each | {"tags": {tag["key"]: tag["value"] for tag in each["tags"]}} for each in found]
+
+    def terminate(self, run_id: str, /, *, at_once: bool = False) -> None:
+        """Terminate a run, as a person does in the pages.
+
+        Args:
+            run_id: The run.
+            at_once: Mark it as cancelled without waiting for its process.
+        """
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if at_once else "SAFE_TERMINATE"
+        self._ask(TERMINATE, {"id": run_id, "policy": policy}, expect=("TerminateRunSuccess",))
+
+    def ask(self, query: str, /, *, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send a query.
+
+        Args:
+            query: GraphQL.
+            variables: Its variables.
+
+        Returns:
+            The answer's data.
+
+        Raises:
+            DagsterApiError: Dagster refused the query.
+        """
+        body = {"query": query, "variables": dict(variables or {})}
+        answer = self._http.post("/graphql", json=body)
+        said: dict[str, Any] = {"errors": answer.text[:500]}
+        if answer.status_code in {200, 400}:
+            said = answer.json()
+        if said.get("errors"):
+            raise DagsterApiError(f"Dagster answered {answer.status_code}: {said['errors']}")
+        data: dict[str, Any] = said["data"]
+        return data
+
+    def _ask(self, query: str, variables: Mapping[str, Any], *, expect: tuple[str, ...]) -> dict[str, Any]:
+        result: dict[str, Any] = self.ask(query, variables=variables)["result"]
+        if result["__typename"] not in expect:
+            raise DagsterApiError(f"Dagster answered {result['__typename']}: {result.get('message', '')}")
+        return result

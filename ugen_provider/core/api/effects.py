@@ -16,7 +16,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
@@ -100,6 +100,14 @@ class Perform:
     call: Callable[[], Any] = field(repr=False)
 
 
-Effect = Send | Sleep | Now | Tick | Perform
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Await something, such as a watcher. Only the async driver can perform it."""
+
+    point: str
+    call: Callable[[], Awaitable[Any]] = field(repr=False)
+
+
+Effect = Send | Sleep | Now | Tick | Perform | Await
 Flow = Generator[Effect, Any, T]
 """A generator of effects that returns a `T`."""

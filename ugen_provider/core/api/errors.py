@@ -35,8 +35,10 @@ class ConfigError(UGenError, ValueError):
     """A setting is missing or wrong; nothing was sent. The message names the setting and where it may come from."""
 
 
-class InvalidRequestError(UGenError, ValueError):
+class InvalidRequestError(UGenError):
     """The request breaks a documented rule, found before anything was sent.
+
+    No `ValueError`: pydantic would swallow one that is raised inside a model and wrap it in its own words.
 
     Args:
         violations: What is wrong, one entry per field and rule.
@@ -74,7 +76,14 @@ class ResponseError(UGenError):
     """An answer arrived that cannot be read as what the API promises (a proxy's page, broken JSON, a redirect)."""
 
     def __init__(
-        self, message: str, *, method: str, path: str, status: int, request_id: str | None = None, excerpt: str = ""
+        self,
+        message: str,
+        *,
+        method: str,
+        path: str,
+        status: int,
+        request_id: str | None = None,
+        excerpt: str = "",
     ) -> None:
         self.method = method
         self.path = path
@@ -96,6 +105,7 @@ class APIError(UGenError):
         fields: For 422, what it says of each field, by dotted name.
         request_id: The id to quote to U-Gen's support.
         retry_after: Seconds that the service asks to wait, from any of the places in which it may stand.
+        after_unclear: Whether an earlier attempt of the same call may have been acted on, its answer being lost.
     """
 
     def __init__(
@@ -120,6 +130,7 @@ class APIError(UGenError):
         self.fields = dict(fields or {})
         self.request_id = request_id
         self.retry_after = retry_after
+        self.after_unclear = False
         named = f" {code}" if code else ""
         super().__init__(f"{method} {path} answered {status}{named}: {message}{_with_id(request_id)}")
 

@@ -7,6 +7,7 @@ imports neither httpx nor pydantic. Value lists that the documentation leaves op
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,8 +93,14 @@ DEFAULTS: Mapping[str, Any] = {rule.name: rule.default for rule in FIELDS if rul
 _TYPES: Mapping[Kind, tuple[Callable[[Any], bool], str]] = {
     "string": (lambda value: isinstance(value, str), "must be text"),
     "url": (lambda value: isinstance(value, str), "must be an http(s) URL"),
-    "integer": (lambda value: isinstance(value, int) and not isinstance(value, bool), "must be a whole number"),
-    "number": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "must be a number"),
+    "integer": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool),
+        "must be a whole number",
+    ),
+    "number": (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+        "must be a number",
+    ),
     "boolean": (lambda value: isinstance(value, bool), "must be true or false"),
     "object": (lambda value: isinstance(value, Mapping), "must be an object"),
     "strings": (
@@ -125,7 +132,11 @@ def _of_the_model(fields: Mapping[str, Any], model: str) -> list[Violation]:
 
 
 def check(
-    fields: Mapping[str, Any], *, model: str | None = None, pending: Collection[str] = (), partial: bool = False
+    fields: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    pending: Collection[str] = (),
+    partial: bool = False,
 ) -> list[Violation]:
     """Check a create-job request against the documented rules.
 
@@ -172,6 +183,57 @@ def _check_one(rule: FieldRule, value: Any) -> list[Violation]:
     if rule.one_of and value not in rule.one_of:
         return [Violation(rule.name, f"must be one of {', '.join(rule.one_of)}", shown)]
     return []
+
+
+def coerce(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn text into what a field holds, where its meaning is plain; what is not plain is left for `check`.
+
+    Templates and spreadsheets know only text: `"3"` becomes 3, `"true"` becomes True, JSON becomes a list or object,
+    and an optional field that came out empty counts as not set.
+
+    Example:
+        >>> coerce({"segment_count": "3", "music_enabled": "no", "cta_text": ""})
+        {'segment_count': 3, 'music_enabled': False}
+    """
+    coerced = {}
+    for name, value in fields.items():
+        rule = BY_NAME.get(name)
+        if value is None or (value == "" and rule is not None and not rule.required):
+            continue
+        coerced[name] = _from_text(rule.kind, value) if rule is not None and isinstance(value, str) else value
+    return coerced
+
+
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _from_text(kind: Kind, text: str) -> Any:
+    if kind in {"string", "url"}:
+        return text
+    stripped = text.strip()
+    try:
+        match kind:
+            case "boolean":
+                return _WORDS.get(stripped.lower(), text)
+            case "integer":
+                return int(stripped)
+            case "number":
+                return float(stripped)
+            case "strings" if not stripped.startswith("["):
+                return [stripped]
+            case _:
+                return json.loads(stripped)
+    except ValueError:
+        return text
 
 
 def check_stage(value: str, *, name: str = "restart_from_stage") -> list[Violation]:

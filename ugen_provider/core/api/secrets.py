@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 
@@ -17,7 +18,10 @@ class Secret:
     __slots__ = ("_reveal",)
 
     def __init__(self, value: str) -> None:
-        self._reveal = lambda: value
+        def reveal() -> str:
+            return value
+
+        self._reveal: Callable[[], str] = reveal
 
     def reveal(self) -> str:
         """The value itself, for the one place that puts it on the wire."""

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drivers: they perform what a flow yields. The only module of core that names httpx.
+
+A successor of httpx is a change to this file. No httpx type leaves it except through `http_client=`, and no httpx
+exception leaves it at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+
+from ugen_provider.core.api.effects import Await, Effect, Flow, Now, Perform, Request, Response, Send, Sleep, Tick
+from ugen_provider.core.api.errors import TransportError, TransportTimeoutError
+from ugen_provider.core.api.secrets import Secret
+
+T = TypeVar("T")
+HTTPClient = httpx.Client
+AsyncHTTPClient = httpx.AsyncClient
+
+_log = logging.getLogger("ugen_provider.api")
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go, and with which key."""
+
+    base_url: str
+    api_key: Secret
+    user_agent: str
+    timeout: float
+
+    def headers(self) -> dict[str, str]:
+        """The headers that every request to the API carries."""
+        return {
+            "X-API-Key": self.api_key.reveal(),
+            "User-Agent": self.user_agent,
+            "Accept": "application/json",
+        }
+
+
+def _arguments(target: Target, request: Request) -> dict[str, Any]:
+    headers = target.headers()
+    arguments: dict[str, Any] = {
+        "method": request.method,
+        "url": target.base_url + request.path,
+        "timeout": httpx.Timeout(target.timeout, connect=min(10.0, target.timeout)),
+        "headers": headers,
+    }
+    if request.params:
+        arguments["params"] = list(request.params)
+    if request.json is not None:
+        arguments["content"] = json.dumps(request.json, ensure_ascii=False).encode()
+        headers["Content-Type"] = "application/json"
+    if request.upload is not None:
+        arguments["files"] = {"file": (request.upload.name, request.upload.content, request.upload.content_type)}
+        arguments["data"] = dict(request.form)
+    return arguments
+
+
+def _answer(response: httpx.Response, request: Request) -> Response:
+    _log.debug("%s %s answered %d", request.method, request.path, response.status_code)
+    return Response(
+        response.status_code,
+        {name.lower(): value for name, value in response.headers.items()},
+        response.content,
+    )
+
+
+def _failure(error: Exception, request: Request) -> TransportError:
+    kind = TransportTimeoutError if isinstance(error, httpx.TimeoutException) else TransportError
+    reason = str(error) or type(error).__name__
+    _log.debug("%s %s: %s", request.method, request.path, reason)
+    return kind(reason, method=request.method, path=request.path, maybe_sent=not isinstance(error, _NEVER_SENT))
+
+
+class SyncDriver:
+    """Performs flows by blocking.
+
+    Args:
+        target: Where requests go.
+        http_client: The caller's own httpx client; it is not closed here.
+        sleep: How to wait.
+        now: Seconds since the epoch.
+        tick: A clock that is never set back.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        http_client: HTTPClient | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+        tick: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._target = target
+        self._own = http_client is None
+        self._http = http_client or httpx.Client(limits=_LIMITS)
+        self._sleep = sleep
+        self._now = now
+        self._tick = tick
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and return what it returns."""
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    answer = self.perform(effect)
+                except Exception as error:  # noqa: BLE001  the flow decides what an error means
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+
+    def perform(self, effect: Effect) -> Any:
+        """Perform one effect and return its answer."""
+        match effect:
+            case Send(request=request):
+                return self._send(request)
+            case Sleep(seconds=seconds):
+                return self._sleep(seconds)
+            case Now():
+                return self._now()
+            case Tick():
+                return self._tick()
+            case Perform(call=call):
+                return call()
+            case Await(point=point):
+                raise TypeError(f"{point}: only the async client can await; give the flow a blocking way to wait")
+
+    def _send(self, request: Request) -> Response:
+        arguments = _arguments(self._target, request)
+        try:
+            return _answer(self._http.send(self._http.build_request(**arguments), follow_redirects=False), request)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            failure = _failure(error, request)
+        raise failure
+
+    def retarget(self, target: Target) -> None:
+        """Use another key or address from the next request on."""
+        self._target = target
+
+    def close(self) -> None:
+        """Close the connections, unless the HTTP client is the caller's own."""
+        if self._own:
+            self._http.close()
+
+
+class AsyncDriver:
+    """Performs flows by awaiting; arguments as for `SyncDriver`."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        http_client: AsyncHTTPClient | None = None,
+        sleep: Callable[[float], Any] | None = None,
+        now: Callable[[], float] = time.time,
+        tick: Callable[[], float] = time.monotonic,
+    ) -> None:
+        import anyio
+        import anyio.to_thread
+
+        self._target = target
+        self._own = http_client is None
+        self._http = http_client or httpx.AsyncClient(limits=_LIMITS)
+        self._sleep = sleep or anyio.sleep
+        self._in_thread = anyio.to_thread.run_sync
+        self._now = now
+        self._tick = tick
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and return what it returns."""
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    answer = await self.perform(effect)
+                except Exception as error:  # noqa: BLE001  the flow decides what an error means
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+
+    async def perform(self, effect: Effect) -> Any:
+        """Perform one effect and return its answer."""
+        match effect:
+            case Send(request=request):
+                return await self._send(request)
+            case Sleep(seconds=seconds):
+                return await self._sleep(seconds)
+            case Now():
+                return self._now()
+            case Tick():
+                return self._tick()
+            case Perform(call=call):
+                return await self._in_thread(call)
+            case Await(call=call):
+                return await call()
+
+    async def _send(self, request: Request) -> Response:
+        arguments = _arguments(self._target, request)
+        try:
+            built = self._http.build_request(**arguments)
+            return _answer(await self._http.send(built, follow_redirects=False), request)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            failure = _failure(error, request)
+        raise failure
+
+    def retarget(self, target: Target) -> None:
+        """Use another key or address from the next request on."""
+        self._target = target
+
+    async def aclose(self) -> None:
+        """Close the connections, unless the HTTP client is the caller's own."""
+        if self._own:
+            await self._http.aclose()
+
+
+class ByteStream:
+    """An answer whose body is read in pieces."""
+
+    def __init__(self, response: httpx.Response, *, url: str) -> None:
+        self._response = response
+        self._url = url
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    def chunks(self, size: int = 1 << 18) -> Iterator[bytes]:
+        """The body as it comes, undecoded.
+
+        Raises:
+            TransportError: The connection broke; what was read so far is good.
+        """
+        try:
+            yield from self._response.iter_raw(size)
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            failure = _failure(error, Request(method="GET", path=_without_query(self._url)))
+        else:
+            return
+        raise failure
+
+
+class StreamClient:
+    """Reads bytes from storage hosts. It holds no key, so none can reach them; redirects are left to the caller."""
+
+    def __init__(self, *, timeout: float = 60.0) -> None:
+        self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)), limits=_LIMITS)
+
+    @contextmanager
+    def open(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[ByteStream]:
+        """Ask for a URL and give its answer as a stream.
+
+        Args:
+            url: An http or https URL.
+            headers: Further headers, such as `Range`.
+
+        Raises:
+            TransportError: No answer arrived.
+        """
+        request = Request(method="GET", path=_without_query(url))
+        try:
+            built = self._http.build_request("GET", url, headers={"Accept-Encoding": "identity", **(headers or {})})
+            response = self._http.send(built, stream=True, follow_redirects=False)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            failure = _failure(error, request)
+        else:
+            try:
+                yield ByteStream(response, url=url)
+            finally:
+                response.close()
+            return
+        raise failure
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+@contextmanager
+def open_stream(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 60.0) -> Iterator[ByteStream]:
+    """Read one URL with a client of its own; for many, keep a `StreamClient`."""
+    client = StreamClient(timeout=timeout)
+    try:
+        with client.open(url, headers=headers) as stream:
+            yield stream
+    finally:
+        client.close()
+
+
+def _without_query(url: str) -> str:
+    return url.split("?", 1)[0]

@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is sent and what comes back. Requests are strict, answers are read tolerantly.
+
+An answer keeps fields that this version does not know (`model_extra`), and an optional field of a surprising type
+reads as None rather than hiding a job that was paid for.
+"""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+
+from ugen_provider.core.api import rules
+from ugen_provider.core.api.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from pendulum import DateTime
+
+
+def _lenient(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+def _timestamp(value: Any) -> Any:
+    import pendulum
+
+    try:
+        if isinstance(value, bool) or value is None:
+            return None
+        if isinstance(value, int | float):
+            return pendulum.from_timestamp(value / 1000 if abs(value) > 1e11 else value)
+        if isinstance(value, str):
+            parsed = pendulum.parse(value, tz="UTC")
+            return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return value if isinstance(value, pendulum.DateTime) else None
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _objects(value: Any) -> Any:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else ()
+
+
+Text = Annotated[str | None, WrapValidator(_lenient)]
+Whole = Annotated[int | None, WrapValidator(_lenient)]
+Number = Annotated[float | None, WrapValidator(_lenient)]
+Flag = Annotated[bool | None, WrapValidator(_lenient)]
+Anything = Annotated[dict[str, Any] | None, WrapValidator(_lenient)]
+Id = Annotated[str, BeforeValidator(_text)]
+if TYPE_CHECKING:
+    Timestamp = DateTime | None
+else:
+    Timestamp = Annotated[Any, BeforeValidator(_timestamp)]
+
+
+class Answer(BaseModel):
+    """The base of everything that the service answers with: unknown fields are kept, in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, defer_build=True)
+
+
+class JobState(Enum):
+    """What a status means for whoever waits."""
+
+    ACTIVE = "active"
+    """It works, or will; also every status that this version does not know."""
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the service will do nothing more of its own accord."""
+        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
+
+
+_STATES: Mapping[str, JobState] = {
+    "paused": JobState.PAUSED,
+    "completed": JobState.COMPLETED,
+    "failed": JobState.FAILED,
+    "cancelled": JobState.CANCELLED,
+    "canceled": JobState.CANCELLED,
+}
+
+
+def state_of(status: str) -> JobState:
+    """What a status means; an unknown one is active, since ending it here could lose a paid result.
+
+    Example:
+        >>> state_of("canceled"), state_of("awaiting_review")
+        (<JobState.CANCELLED: 'cancelled'>, <JobState.ACTIVE: 'active'>)
+    """
+    return _STATES.get(status.strip().lower(), JobState.ACTIVE)
+
+
+class Keyframe(Answer):
+    """One keyframe picture of a job. `qai_score` is 0 to 1, None where the service has not said."""
+
+    keyframe_id: Text = Field(None, validation_alias=AliasChoices("keyframe_id", "id"))
+    index: Whole = None
+    status: Text = None
+    image_url: Text = Field(None, validation_alias=AliasChoices("image_url", "url"))
+    qai_score: Number = Field(None, validation_alias=AliasChoices("qai_score", "score"))
+    attempts: Whole = None
+    fail_category: Text = None
+
+
+class Segment(Answer):
+    """One video segment of a job. `duration` is in seconds."""
+
+    segment_id: Text = Field(None, validation_alias=AliasChoices("segment_id", "video_id", "id"))
+    index: Whole = None
+    status: Text = None
+    video_url: Text = Field(None, validation_alias=AliasChoices("video_url", "url"))
+    qai_score: Number = Field(None, validation_alias=AliasChoices("qai_score", "score"))
+    duration: Number = None
+    attempts: Whole = None
+    fail_category: Text = None
+
+
+class Job(Answer):
+    """A job as the service last described it.
+
+    Attributes:
+        job_id: The id, read from `job_id` or `id`; opaque.
+        status: The service's own word; `state` says what it means.
+        current_stage: One of `rules.STAGES`, or a word that this version does not know.
+        progress_percent: 0 to 100, for display only; it may go back after a retry.
+        credits_consumed: Credits settled, once the job has ended.
+    """
+
+    job_id: Id = Field(validation_alias=AliasChoices("job_id", "id"))
+    status: str = "unknown"
+    current_stage: Text = None
+    progress_percent: Number = None
+    product_name: Text = None
+    video_model: Text = None
+    segments: Annotated[tuple[Segment, ...], BeforeValidator(_objects)] = ()
+    keyframes: Annotated[tuple[Keyframe, ...], BeforeValidator(_objects)] = ()
+    final_video_url: Text = None
+    thumbnail_url: Text = None
+    credits_reserved: Whole = None
+    credits_consumed: Whole = None
+    error_message: Text = None
+    error_code: Text = None
+    idempotency_key: Text = None
+    stop_at_stage: Text = None
+    created_at: Timestamp = None
+    updated_at: Timestamp = None
+    completed_at: Timestamp = None
+
+    @property
+    def state(self) -> JobState:
+        """What the status means."""
+        return state_of(self.status)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the service will do nothing more of its own accord."""
+        return self.state.ended
+
+
+class Suggestion(Answer):
+    """What `suggest-fields` proposes. A script, or selling points with a call to action; sending both is pointless."""
+
+    key_selling_points: Annotated[tuple[str, ...] | None, WrapValidator(_lenient)] = None
+    cta_text: Text = None
+    environment_description: Text = None
+    custom_script: Text = None
+
+
+class Balance(Answer):
+    """Credits of the account: `available_credits` = `credit_balance` less `credit_reserved`."""
+
+    credit_balance: int
+    credit_reserved: int = 0
+    available_credits: int
+
+
+class Transaction(Answer):
+    """One movement of credits: reserve and consume are negative, the others positive."""
+
+    transaction_id: Text = Field(None, validation_alias=AliasChoices("transaction_id", "id"))
+    type: str
+    amount: int
+    balance_before: Whole = None
+    balance_after: Whole = None
+    job_id: Text = None
+    description: Text = None
+    created_at: Timestamp = None
+
+
+class Estimate(Answer):
+    """What a job would cost, in credits."""
+
+    total_credits: int = Field(validation_alias=AliasChoices("total_credits", "total", "estimated_credits"))
+    breakdown: Anything = None
+
+
+class WebhookSettings(Answer):
+    """The account's webhook; the secret is never told."""
+
+    webhook_configured: bool = False
+    webhook_url: Text = None
+
+
+class UploadedImage(Answer):
+    """A picture that the service keeps; `url` is what `product_image_url` takes."""
+
+    url: str
+
+
+class Template(Answer):
+    """A saved set of job fields."""
+
+    template_id: Id = Field(validation_alias=AliasChoices("template_id", "id"))
+    name: Text = None
+    description: Text = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    is_default: Flag = None
+    use_count: Whole = None
+    updated_at: Timestamp = None
+
+
+class MusicTrack(Answer):
+    """A track of the catalogue, or one of the account's own."""
+
+    music_id: Id = Field(validation_alias=AliasChoices("music_id", "track_id", "id"))
+    title: Text = None
+    url: Text = None
+    mood: Text = None
+    tempo: Text = None
+    energy_level: Annotated[str | None, BeforeValidator(_text), WrapValidator(_lenient)] = None
+    bpm: Number = None
+    has_vocals: Flag = None
+    artist: Text = None
+    tags: Annotated[tuple[str, ...] | None, WrapValidator(_lenient)] = None
+
+
+class Model(Answer):
+    """A video or image model on offer."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, populate_by_name=True, defer_build=True, protected_namespaces=()
+    )
+
+    model_id: Id = Field(validation_alias=AliasChoices("model_id", "id"))
+    name: Text = None
+    status: Text = None
+    default_variant: Text = None
+    capabilities: Anything = None
+
+
+class RequestIgnoredWarning(UserWarning):
+    """The service will silently ignore part of the request."""
+
+
+class CreateJob(BaseModel):
+    """A request for one video: all 35 fields of `POST /jobs`. Only what was set is sent.
+
+    What a job costs is said by `client.credits.estimate`; credits are reserved when the job is created.
+
+    Args:
+        product_name: What the video is about.
+        product_image_url: http(s) address of the picture; the service must be able to fetch it.
+        segment_count: Segments, 1 to 10.
+        video_model: The model; Veo makes segments of 8 s, Kling of 3 to 10 s and, alone, 1:1.
+        segment_duration: Seconds per segment.
+        music_volume: 0 to 1.
+        max_retries_keyframe: Repeats of a keyframe that fails its check, 0 to 5.
+        max_retries_video: Repeats of a segment that fails its check, 0 to 5.
+        stop_at_stage: Stage after which the job pauses.
+        idempotency_key: The key under which the service knows this order; normally left to `core.jobs`.
+
+    Raises:
+        InvalidRequestError: A documented rule is broken; it names each field and rule.
+
+    Example:
+        >>> job = CreateJob(product_name="Lamp", product_image_url="https://shop.example/lamp.jpg", segment_count=2)
+        >>> job.body()["segment_count"]
+        2
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    product_name: str
+    product_image_url: str
+    segment_count: int
+    video_model: str | None = None
+    video_resolution: str | None = None
+    aspect_ratio: str | None = None
+    segment_duration: int | None = None
+    interaction_mode: str | None = None
+    environment_description: str | None = None
+    key_selling_points: tuple[str, ...] | None = None
+    cta_text: str | None = None
+    custom_script: str | None = None
+    script_structure: str | None = None
+    script_tone: str | None = None
+    persona_id: str | None = None
+    captions_enabled: bool | None = None
+    caption_style: str | None = None
+    custom_caption_options: dict[str, Any] | None = None
+    music_enabled: bool | None = None
+    music_mood: str | None = None
+    music_volume: float | None = None
+    custom_music_id: str | None = None
+    elevenlabs_voice_id: str | None = None
+    voice_settings: dict[str, Any] | None = None
+    qai_enabled: bool | None = None
+    qai_mode: str | None = None
+    max_retries_keyframe: int | None = None
+    max_retries_video: int | None = None
+    human_review: str | None = None
+    human_review_max_rejections: int | None = None
+    human_review_budget: str | None = None
+    failure_behavior: str | None = None
+    stop_at_stage: str | None = None
+    webhook_url: str | None = None
+    idempotency_key: str | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, read: ValidatorFunctionWrapHandler) -> Self:
+        fields = data if isinstance(data, Mapping) else getattr(data, "__dict__", {})
+        violations = rules.check(fields)
+        if violations:
+            raise InvalidRequestError(violations)
+        for warning in rules.warnings(fields):
+            python_warnings.warn(warning, RequestIgnoredWarning, stacklevel=4)
+        made: Self = read(data)
+        return made
+
+    def body(self) -> dict[str, Any]:
+        """The JSON that is sent: the fields that were set, in the order of the table."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def with_model(self, video_model: str | None) -> CreateJob:
+        """This request under the model that the account uses where the request names none.
+
+        Raises:
+            InvalidRequestError: The request breaks a rule of that model.
+        """
+        if self.video_model is None and video_model is not None:
+            return CreateJob(**{**self.body(), "video_model": video_model})
+        violations = rules.check(self.body(), model=self.video_model or rules.DEFAULT_VIDEO_MODEL)
+        if violations:
+            raise InvalidRequestError(violations)
+        return self
+
+
+class Page(BaseModel):
+    """One page of a list: items as JSON, and whether another may follow."""
+
+    items: tuple[dict[str, Any], ...]
+    page: int
+    more: bool
+
+
+def read_page(body: Any, *, page: int, page_size: int) -> Page:
+    """Read a list as an envelope or as a bare array.
+
+    Whether another page follows is told by `total_pages` or `total` where there, else by a full page.
+    """
+    if isinstance(body, list):
+        return Page(items=tuple(_objects(body)), page=page, more=False)
+    if not isinstance(body, Mapping):
+        raise TypeError("a list was expected, as an array or as {'items': [...]}")
+    items = next(
+        (body[name] for name in ("items", "data", "results", "jobs") if isinstance(body.get(name), list)),
+        None,
+    )
+    if items is None:
+        raise TypeError("a list was expected, as an array or as {'items': [...]}")
+    total_pages, total = body.get("total_pages"), body.get("total")
+    if isinstance(total_pages, int):
+        more = page < total_pages
+    elif isinstance(total, int):
+        more = page * page_size < total
+    else:
+        more = len(items) >= page_size
+    return Page(items=tuple(_objects(items)), page=page, more=more and bool(items))
+
+
+def read_items(body: Any) -> tuple[dict[str, Any], ...]:
+    """Read a list that has no pages."""
+    return read_page(body, page=1, page_size=100).items

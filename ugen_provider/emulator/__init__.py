@@ -1,2 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room opened; see design."""
+"""A local U-Gen: for the demo, for our tests and for users' own tests.
+
+`world` is the service without I/O: clock, pipeline, credits, jobs, every switch. `api` turns a request value into a
+reply value. Around them stand thin edges: `app` (Starlette), `server` (uvicorn in a thread), `cli` (`ugen emulator`),
+`pytest_plugin` and `transport` (in-process, for httpx).
+
+Written from the service's documentation, never from our client: this package imports nothing else of ours, and no
+HTTP client, except in the pytest plugin and the transport.
+"""

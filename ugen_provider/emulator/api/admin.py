@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/_emulator`: what a test moves, forces and looks at."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ugen_provider.emulator.api.bodies import parse_json
+from ugen_provider.emulator.api.http import Reply, Request, json_reply
+from ugen_provider.emulator.world import outcomes
+from ugen_provider.emulator.world.clock import iso
+from ugen_provider.emulator.world.journal import as_json
+from ugen_provider.emulator.world.readings import choices, names
+from ugen_provider.emulator.world.refusals import Invalid
+from ugen_provider.emulator.world.world import World
+
+AdminHandler = Callable[[World, Request], Reply]
+
+
+def _object(request: Request) -> dict[str, Any]:
+    data = parse_json(request.body) if request.body.strip() else {}
+    if not isinstance(data, dict):
+        raise Invalid.one("dict_type", ("body",), "Input should be an object", data)
+    return data
+
+
+def _number(data: dict[str, Any], name: str, default: float | None = None) -> float:
+    value = data.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e12:
+        raise Invalid.one("number", ("body", name), "Input should be a number from 0", value)
+    return float(value)
+
+
+def _clock(world: World) -> Reply:
+    now = world.now()
+    clock = world.clock
+    return json_reply(
+        200,
+        {
+            "now": now,
+            "iso": iso(now),
+            "mode": clock.mode,
+            "speed": clock.speed,
+            "tick": clock.tick,
+            "next_change": world.desk.next_due(),
+        },
+    )
+
+
+def clock(world: World, request: Request) -> Reply:
+    """`GET /_emulator/clock`."""
+    return _clock(world)
+
+
+def set_clock(world: World, request: Request) -> Reply:
+    """`PUT /_emulator/clock`: `speed` (0 is by hand) and `tick`."""
+    data = _object(request)
+    if "speed" in data:
+        world.clock.set_speed(_number(data, "speed"))
+    if "tick" in data:
+        world.clock.tick = _number(data, "tick")
+    return _clock(world)
+
+
+def advance(world: World, request: Request) -> Reply:
+    """`POST /_emulator/clock/advance`: `seconds`, or `to_next_change: true`."""
+    data = _object(request)
+    if data.get("to_next_change"):
+        coming = world.desk.next_due()
+        world.advance(max(0.0, coming - world.now()) if coming is not None else 0.0)
+    else:
+        world.advance(_number(data, "seconds"))
+    return _clock(world)
+
+
+def reset(world: World, request: Request) -> Reply:
+    """`POST /_emulator/reset`: begin anew, with another `seed` or other `readings` if given."""
+    data = _object(request)
+    seed, readings = data.get("seed"), data.get("readings") or {}
+    if not isinstance(seed, int | None) or not isinstance(readings, dict):
+        raise Invalid.one("type", ("body",), "seed is a whole number, readings an object", data)
+    _said(lambda: world.reset(seed=seed, readings=readings))
+    return json_reply(200, {"seed": world.settings.seed, "readings": world.readings.as_dict()})
+
+
+def journal(world: World, request: Request) -> Reply:
+    """`GET /_emulator/journal`: purchases and requests.
+
+    Filters: `kind`, `product_name`, `key`, `tenant` for purchases; `method`, `path`, `status`, `tenant`, `since` for
+    requests; `limit` for how many of the newest requests are shown.
+    """
+    asked = request.params()
+    purchases = world.journal.find_purchases(
+        kind=asked.get("kind"),
+        product_name=asked.get("product_name"),
+        key=asked.get("key"),
+        tenant=asked.get("tenant"),
+    )
+    requests = world.journal.find_requests(
+        method=asked.get("method"),
+        path=asked.get("path"),
+        status=_digits(asked, "status", None),
+        tenant=asked.get("tenant"),
+        since=_digits(asked, "since", 0) or 0,
+    )
+    limit = _digits(asked, "limit", 1000) or 0
+    return json_reply(
+        200,
+        {
+            "purchases": [{**as_json(entry), "created_at": iso(entry.at)} for entry in purchases],
+            "created": sum(entry.kind == "create" for entry in purchases),
+            "retried": sum(entry.kind == "retry" for entry in purchases),
+            "requests": [as_json(entry) for entry in requests[len(requests) - min(limit, len(requests)) :]],
+            "requests_matched": len(requests),
+            "requests_total": world.journal.count,
+        },
+    )
+
+
+def _digits(asked: dict[str, str], name: str, default: int | None) -> int | None:
+    text = asked.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise Invalid.one("int_parsing", ("query", name), "Input should be a whole number", text)
+    return int(text)
+
+
+def forget_requests(world: World, request: Request) -> Reply:
+    """`DELETE /_emulator/journal`: drop the requests; purchases stay."""
+    world.journal.forget_requests()
+    return Reply(204)
+
+
+def list_outcomes(world: World, request: Request) -> Reply:
+    """`GET /_emulator/outcomes`."""
+    return json_reply(200, [dataclasses.asdict(rule) for rule in world.desk.outcomes])
+
+
+def add_outcome(world: World, request: Request) -> Reply:
+    """`POST /_emulator/outcomes`: make the next job of a product fail, score low, or take long."""
+    data = _object(request)
+    rule = _said(lambda: outcomes.parse(data))
+    world.desk.outcomes.append(rule)
+    return json_reply(201, dataclasses.asdict(rule))
+
+
+def clear_outcomes(world: World, request: Request) -> Reply:
+    """`DELETE /_emulator/outcomes`."""
+    world.desk.outcomes.clear()
+    return Reply(204)
+
+
+def readings(world: World, request: Request) -> Reply:
+    """`GET /_emulator/readings`: each switch, what it is, and what it can be."""
+    values = world.readings.as_dict()
+    return json_reply(200, {name: {"value": values[name], "choices": choices(name) or "seconds"} for name in names()})
+
+
+def set_readings(world: World, request: Request) -> Reply:
+    """`PUT /_emulator/readings`: turn the named switches."""
+    data = _object(request)
+    return json_reply(200, _said(lambda: world.set_readings(data)).as_dict())
+
+
+def balances(world: World, request: Request) -> Reply:
+    """`GET /_emulator/balances`: the credits of every tenant."""
+    return json_reply(
+        200,
+        {
+            name: {
+                "balance": tenant.books.balance,
+                "reserved": tenant.books.reserved,
+                "available": tenant.books.available,
+                "jobs": len(tenant.index.jobs),
+            }
+            for name, tenant in world.accounts.by_name.items()
+        },
+    )
+
+
+def _said(act: Callable[[], Any]) -> Any:
+    try:
+        return act()
+    except (ValueError, TypeError) as error:
+        raise Invalid.one("value_error", ("body",), str(error), None) from None
+
+
+ROUTES: dict[str, AdminHandler] = {
+    "GET /_emulator/clock": clock,
+    "PUT /_emulator/clock": set_clock,
+    "POST /_emulator/clock/advance": advance,
+    "POST /_emulator/reset": reset,
+    "GET /_emulator/journal": journal,
+    "DELETE /_emulator/journal": forget_requests,
+    "GET /_emulator/outcomes": list_outcomes,
+    "POST /_emulator/outcomes": add_outcome,
+    "DELETE /_emulator/outcomes": clear_outcomes,
+    "GET /_emulator/readings": readings,
+    "PUT /_emulator/readings": set_readings,
+    "GET /_emulator/balances": balances,
+}

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests and replies as values."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic_core import to_json
+
+JSON = "application/json"
+
+
+@dataclass(slots=True)
+class Request:
+    """A request; header names in lower case."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def params(self) -> dict[str, str]:
+        """Return the query, the last value of each name."""
+        return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        status: HTTP status.
+        body: Content.
+        media_type: Its type.
+        headers: Further headers.
+        work: Computes the real reply where that takes long; the edge runs it off its loop.
+    """
+
+    status: int
+    body: bytes = b""
+    media_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+    work: "Callable[[], Reply] | None" = None
+
+
+def json_reply(status: int, data: Any, headers: dict[str, str] | None = None) -> Reply:
+    """Return an answer in JSON."""
+    return Reply(status, to_json(data, inf_nan_mode="null"), JSON, headers or {})

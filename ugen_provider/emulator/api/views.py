@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a job looks from outside at a moment: computed from its timeline, and kept until the next thing happens."""
+
+import hashlib
+from typing import Any
+
+from pydantic_core import to_json
+
+from ugen_provider.emulator.world.clock import iso
+from ugen_provider.emulator.world.job import Job, View
+from ugen_provider.emulator.world.pipeline import Attempt, best
+from ugen_provider.emulator.world.stages import COMPLETE, GENERATION, INIT, STAGES, progress
+from ugen_provider.emulator.world.timeline import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    PAUSED,
+    PROCESSING,
+    REVIEW,
+    SLACK,
+    at,
+    stage_span,
+)
+from ugen_provider.emulator.world.world import World
+
+_WORDS = {
+    "documented": {},
+    "american": {"cancelled": "canceled"},
+    "upper": {word: word.upper() for word in ("pending", "processing", "paused", "completed", "failed", "cancelled")},
+    "other": {"pending": "queued", "processing": "in_progress"},
+}
+
+
+def status_word(world: World, status: str) -> str:
+    """Return a status as the readings spell it."""
+    return _WORDS[world.readings.status_words].get(status, status)
+
+
+def status_meant(world: World, word: str) -> str:
+    """Return the status that a word of a filter means."""
+    spelled = {ours: status for status, ours in _WORDS[world.readings.status_words].items()}
+    return spelled.get(word, word)
+
+
+def job_view(world: World, job: Job, now: float) -> bytes:
+    """Return a job as `GET /jobs/{jobId}` shows it."""
+    view = job.view
+    if view is None or view.version != world.version or now >= view.until:
+        fields = job_fields(world, job, now, full=True)
+        view = job.view = View(world.version, _until(world, job, now), to_json(fields))
+    return view.content
+
+
+def brief_view(world: World, job: Job, now: float) -> bytes:
+    """Return a job as it stands in a list."""
+    if world.readings.list_items == "full":
+        return job_view(world, job, now)
+    view = job.brief
+    if view is None or view.version != world.version or now >= view.until:
+        fields = job_fields(world, job, now, full=False)
+        view = job.brief = View(world.version, _until(world, job, now), to_json(fields))
+    return view.content
+
+
+def job_fields(world: World, job: Job, now: float, *, full: bool) -> dict[str, Any]:
+    """Return a job's fields at a moment, which may lie in the past.
+
+    Args:
+        world: Switches and base URL.
+        job: Which.
+        now: The moment.
+        full: With segments and progress, as a single job has them.
+    """
+    readings = world.readings
+    place = max(0, at(job.timeline, now))
+    phase = job.timeline[place]
+    status = status_word(world, readings.extra_status if phase.status == REVIEW else phase.status)
+    stage = phase.stage
+    if phase.status == PAUSED and readings.paused_stage == "next":
+        stage += 1
+    fields: dict[str, Any] = {}
+    if readings.id_field != "id":
+        fields["job_id"] = job.id
+    if readings.id_field != "job_id":
+        fields["id"] = job.id
+    fields |= {"status": status, "current_stage": STAGES[stage]}
+    changed = phase.start
+    if full:
+        segments = segment_items(world, job, now)
+        done = sum(item["status"] == "completed" for item in segments)
+        percent = 100 if phase.status == COMPLETED else progress(phase.stage, done=done, segments=job.spec.segments)
+        fields |= {"progress_percent": percent, "segments": segments}
+        if readings.job_keyframes == "yes":
+            fields["keyframes"] = keyframe_items(world, job, now)
+    finished = phase.status == COMPLETED and phase.stage == COMPLETE
+    ended = phase.status in ENDED
+    form = readings.timestamps
+    return {
+        **fields,
+        "final_video_url": output_url(world, job, f"final-{phase.run}.mp4", now) if finished else None,
+        "thumbnail_url": output_url(world, job, f"thumbnail-{phase.run}.png", now) if finished else None,
+        "error_message": _error(world, job, now) if phase.status == FAILED else None,
+        "credits_reserved": job.reserved,
+        "credits_consumed": job.consumed,
+        "created_at": iso(job.created_at, form=form),
+        "updated_at": iso(changed, form=form),
+        "completed_at": iso(phase.start, form=form) if ended else None,
+        "idempotency_key": job.key,
+        **job.params,
+    }
+
+
+def _error(world: World, job: Job, now: float) -> str | None:
+    failure = world.desk.plan(job, job.phase(now).run).failure
+    return failure.message if failure else None
+
+
+def keyframe_items(world: World, job: Job, now: float) -> list[dict[str, Any]]:
+    """Return the N+1 keyframes with their scores."""
+    passed = world.readings.keyframe_done
+    return [
+        _item(world, job, now, "keyframe", index, INIT if index == 0 else GENERATION, passed)
+        for index in range(job.spec.segments + 1)
+    ]
+
+
+def segment_items(world: World, job: Job, now: float) -> list[dict[str, Any]]:
+    """Return the N segments with their status."""
+    return [_item(world, job, now, "segment", index, GENERATION, "completed") for index in range(job.spec.segments)]
+
+
+def _item(world: World, job: Job, now: float, kind: str, index: int, stage: int, passed: str) -> dict[str, Any]:
+    span = stage_span(job.timeline, now, stage)
+    attempts: tuple[Attempt, ...] = ()
+    spent, run = 0.0, 0
+    if span is not None:
+        phase, spent = span
+        run = phase.run
+        plan = world.desk.plan(job, run)
+        attempts = (plan.keyframes if kind == "keyframe" else plan.segments)[index]
+    over = tuple(attempt for attempt in attempts if attempt.end <= spent)
+    kept = best(over) if over else None
+    done = bool(attempts) and len(over) == len(attempts)
+    status = "pending"
+    if done and kept is not None:
+        good = over[kept].passed or job.spec.accept_best
+        status = (passed if over[kept].passed else "completed") if good else "failed"
+    elif attempts and attempts[0].start <= spent:
+        status = "processing" if job.phase(now).status in (PROCESSING, REVIEW) else "failed"
+    suffix = "png" if kind == "keyframe" else "mp4"
+    url = None if kept is None else output_url(world, job, f"{kind}-{index}-{run}-{kept}.{suffix}", now)
+    item: dict[str, Any] = {
+        f"{kind}_id": _item_id(job, kind, index, run),
+        "index": index,
+        "status": status,
+        "image_url" if kind == "keyframe" else "video_url": url,
+        "qai_score": None if kept is None else over[kept].score,
+        "attempts": len(over),
+        "fail_category": None if kept is None else over[kept].category,
+    }
+    if kind == "segment":
+        item["duration"] = job.spec.segment_duration
+    return item
+
+
+def _item_id(job: Job, kind: str, index: int, run: int) -> str:
+    text = hashlib.sha256(f"{job.id}/{kind}/{index}/{run}".encode()).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:32]}"
+
+
+def output_url(world: World, job: Job, name: str, now: float) -> str:
+    """Return where an output can be fetched, signed where the readings let URLs expire."""
+    path = f"/media/{job.id}/{name}"
+    if world.readings.output_urls == "lasting":
+        return f"{world.base_url}{path}"
+    expires = int(now + world.readings.url_lifetime)
+    return f"{world.base_url}{path}?expires={expires}&signature={url_signature(world, path, expires)}"
+
+
+def url_signature(world: World, path: str, expires: int) -> str:
+    """Return what makes an expiring URL valid."""
+    return hashlib.sha256(f"{world.settings.seed}/{path}/{expires}".encode()).hexdigest()[:32]
+
+
+def _until(world: World, job: Job, now: float) -> float:
+    """Return when the view of a job changes next."""
+    if world.readings.output_urls == "expiring":
+        return now
+    place = at(job.timeline, now)
+    until = job.timeline[place + 1].start if place + 1 < len(job.timeline) else float("inf")
+    phase = job.timeline[place]
+    if phase.status == PROCESSING and phase.stage in (INIT, GENERATION):
+        plan = world.desk.plan(job, phase.run)
+        items = plan.keyframes[:1] if phase.stage == INIT else (*plan.keyframes[1:], *plan.segments)
+        spent = now - phase.start + SLACK
+        for item in items:
+            for attempt in item:
+                for moment in (attempt.start, attempt.end):
+                    if moment > spent:
+                        until = min(until, phase.start + moment)
+    return until

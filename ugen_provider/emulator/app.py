@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Starlette edge: turns what a server received into a `Request`, and a `Reply` into what it sends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import Message, Receive, Scope, Send
+
+from ugen_provider.emulator.api.http import Reply, Request
+from ugen_provider.emulator.api.service import Service
+from ugen_provider.emulator.settings import Settings
+from ugen_provider.emulator.world.world import World
+
+READ_MOST = 64 * 1024 * 1024
+"""Bytes of a body that are read at all; beyond, the connection is closed."""
+
+
+class Edge:
+    """One ASGI application for every path; which handler it is, the service decides.
+
+    Args:
+        service: What answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        body = await _read(receive)
+        request = Request(
+            scope["method"],
+            scope["path"],
+            scope["query_string"].decode("latin-1"),
+            {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            body,
+        )
+        reply = self._service.handle(request)
+        if reply.work is not None:
+            reply = await to_thread.run_sync(reply.work)
+        await send(_start(reply))
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else reply.body})
+
+
+async def _read(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= READ_MOST:
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _start(reply: Reply) -> Message:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+    if reply.status not in (204, 304):
+        headers.append((b"content-type", reply.media_type.encode()))
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    return {"type": "http.response.start", "status": reply.status, "headers": headers}
+
+
+def app_over(service: Service) -> Starlette:
+    """Return the application over a service that exists already."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        service.world.commit()
+
+    app = Starlette(routes=[Mount("/", app=Edge(service))], lifespan=lifespan)
+    app.state.service = service
+    return app
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """Return an emulator as an ASGI application, for any server or an ASGI client.
+
+    Args:
+        settings: What to start with; the default is one tenant with the key `ugen_sk_local` and a clock in real time.
+    """
+    return app_over(Service(World(settings or Settings())))

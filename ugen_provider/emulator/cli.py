@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `ugen emulator`, also `python -m ugen_provider.emulator`. Heavy imports wait until it runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("emulator")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
+@click.option("--seed", default=7, show_default=True, help="Same seed, same ids, scores and durations.")
+@click.option(
+    "--speed",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Emulated seconds a real second; 1 is real time, 0 a clock moved by hand.",
+)
+@click.option("--db", default=":memory:", show_default=True, help="SQLite file that survives a restart.")
+@click.option("--admin/--no-admin", default=False, show_default=True, help="Whether /_emulator answers.")
+@click.option("--admin-anywhere", is_flag=True, help="Allow --admin on an address that is not loopback.")
+@click.option("--reading", "readings", multiple=True, metavar="NAME=VALUE", help="Turn a switch; may be repeated.")
+@click.option(
+    "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON file of fault rules."
+)
+@click.option("--public-url", help="What URLs in answers begin with, where others see the emulator elsewhere.")
+@click.option("--credits", default=10_000_000, show_default=True, type=click.IntRange(min=0), help="Opening balance.")
+@click.option("--concurrent-jobs", type=click.IntRange(min=1), help="Most active jobs at once.")
+@click.option("--daily-jobs", type=click.IntRange(min=1), help="Most jobs created in a day.")
+@click.option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    metavar="NAME=KEY",
+    help="A further account with its key; may be repeated.",
+)
+def emulator_command(
+    *,
+    host: str,
+    port: int,
+    seed: int,
+    speed: float,
+    db: str,
+    admin: bool,
+    admin_anywhere: bool,
+    readings: tuple[str, ...],
+    faults: Path | None,
+    public_url: str | None,
+    credits: int,  # noqa: A002 - the name of the option
+    concurrent_jobs: int | None,
+    daily_jobs: int | None,
+    tenants: tuple[str, ...],
+) -> None:
+    """Run a local U-Gen: the whole API, with the key ugen_sk_local and plenty of credits.
+
+    The first line of output says where it listens; clients take that address plus /api/v1 as base URL.
+    """
+    from ugen_provider.emulator.server import LOOPBACK, EmulatorServer
+    from ugen_provider.emulator.settings import Settings, TenantSettings
+    from ugen_provider.emulator.world.readings import Readings, from_texts
+
+    if admin and host not in LOOPBACK and not admin_anywhere:
+        raise click.UsageError(f"--admin on {host} lets anybody there steer it: add --admin-anywhere if you mean it")
+    limits: dict[str, Any] = {
+        "credits": credits,
+        "concurrent_jobs": concurrent_jobs,
+        "daily_jobs": daily_jobs,
+    }
+    accounts = [TenantSettings(**limits)]
+    for text in tenants:
+        name, equals, key = text.partition("=")
+        if not (name and equals and key):
+            raise click.UsageError(f"write --tenant as NAME=KEY, not {text!r}")
+        accounts.append(TenantSettings(name=name, api_keys=(key,), bearer_tokens=(), **limits))
+    try:
+        settings = Settings(
+            seed=seed,
+            speed=speed,
+            db=db,
+            admin=admin,
+            readings=Readings().with_values(from_texts(readings)),
+            tenants=tuple(accounts),
+            public_url=public_url.rstrip("/") if public_url else None,
+            faults=tuple(json.loads(faults.read_text("utf-8"))) if faults else (),
+        )
+        server = EmulatorServer(settings, host=host, port=port)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    server.run(lambda: click.echo(f"U-Gen emulator listening on {server.url}"))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures and videos that are made when somebody asks for them: small, real, and with the product's name drawn in."""

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PNG and H.264 MP4 from a recipe. The same recipe gives the same picture."""
+
+import colorsys
+import hashlib
+import io
+import textwrap
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+import av
+from PIL import Image, ImageDraw, ImageFont
+
+SIZES = {"9:16": (360, 640), "16:9": (640, 360), "1:1": (360, 360)}
+FPS = 6
+_CACHED = 256
+
+
+class Recipe(NamedTuple):
+    """What to draw.
+
+    Attributes:
+        kind: `keyframe`, `thumbnail`, `segment` or `final`.
+        aspect_ratio: `9:16`, `16:9` or `1:1`.
+        title: The product's name.
+        lines: Smaller text under it.
+        seconds: Length of a video; 0 for a picture.
+        scenes: How many scenes the video is cut into.
+        tint: What the colours are chosen by.
+    """
+
+    kind: str
+    aspect_ratio: str
+    title: str
+    lines: tuple[str, ...]
+    seconds: int
+    scenes: int
+    tint: str
+
+
+@lru_cache(maxsize=_CACHED)
+def render(recipe: Recipe) -> bytes:
+    """Return the file."""
+    return _video(recipe) if recipe.seconds else _png(_scene(recipe, 0))
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def _colours(recipe: Recipe, scene: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    hue = hashlib.sha256(recipe.tint.encode()).digest()[0] / 255 + scene * 0.07
+    dark = colorsys.hls_to_rgb(hue % 1, 0.30, 0.55)
+    light = colorsys.hls_to_rgb((hue + 0.08) % 1, 0.72, 0.60)
+    return tuple(int(255 * part) for part in dark), tuple(int(255 * part) for part in light)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=size)
+
+
+def _scene(recipe: Recipe, scene: int) -> Image.Image:
+    width, height = SIZES[recipe.aspect_ratio]
+    dark, light = _colours(recipe, scene)
+    image = Image.new("RGB", (width, height), dark)
+    draw = ImageDraw.Draw(image)
+    # A person holding something, as far as circles can.
+    centre, low = width // 2, height
+    draw.ellipse((centre - 60, low - 300, centre + 60, low - 170), fill=light)
+    draw.ellipse((centre - 120, low - 165, centre + 120, low + 120), fill=light)
+    draw.rounded_rectangle((centre + 30, low - 150, centre + 100, low - 60), radius=8, fill=(250, 250, 250))
+    text = "\n".join(textwrap.wrap(recipe.title[:160], width=max(8, width // 16))[:4])
+    draw.multiline_text((20, 24), text, font=_font(28), fill=(255, 255, 255), spacing=6)
+    below = 40 + 36 * (text.count("\n") + 1)
+    for line in recipe.lines:
+        draw.text((20, below), line, font=_font(16), fill=(235, 235, 235))
+        below += 22
+    return image
+
+
+def _video(recipe: Recipe) -> bytes:
+    out = io.BytesIO()
+    frames = recipe.seconds * FPS
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height = SIZES[recipe.aspect_ratio]
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, FPS)
+        # One thread, so that the same recipe gives the same bytes, and the same ETag, on every start.
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "ultrafast", "crf": "30", "tune": "animation"}
+        scene, image = -1, Image.new("RGB", (2, 2))
+        for number in range(frames):
+            if (now := number * recipe.scenes // frames) != scene:
+                scene, image = now, _scene(recipe, now)
+            frame = av.VideoFrame.from_image(_marked(image, number, frames))
+            frame.pts = number
+            frame.time_base = Fraction(1, FPS)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return out.getvalue()
+
+
+def _marked(image: Image.Image, number: int, frames: int) -> Image.Image:
+    """Draw how far the video is, so that a person sees that it plays."""
+    marked = image.copy()
+    draw = ImageDraw.Draw(marked)
+    width, height = marked.size
+    draw.rectangle((0, height - 12, int(width * (number + 1) / frames), height), fill=(255, 255, 255))
+    draw.text((width - 70, height - 36), f"{number / FPS:4.1f} s", font=_font(16), fill=(255, 255, 255))
+    return marked

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for whoever tests against U-Gen: installed with the package, found by pytest on its own.
+
+    def test_my_pipeline(ugen_emulator, ugen_clock):
+        order_a_video(base_url=ugen_emulator.base_url, api_key="ugen_sk_local")
+        ugen_clock.advance(300)
+        assert len(ugen_emulator.emulator.journal.purchases) == 1
+
+One server runs for the whole session; it is reset before each test. Its clock stands still until the test moves it.
+Override `ugen_emulator_settings` in a conftest for another seed, speed, tenants or readings.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ugen_provider import UGenClient
+    from ugen_provider.emulator.server import EmulatorServer
+    from ugen_provider.emulator.settings import Settings
+    from ugen_provider.emulator.world.world import World
+
+
+class ClockControl:
+    """Moves the emulator's clock, from the test's own thread.
+
+    Args:
+        world: The emulator.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def now(self) -> float:
+        """Return the emulator's time in seconds since the epoch."""
+        return self._world.now()
+
+    def advance(self, seconds: float) -> float:
+        """Let that many seconds pass, with everything that happens in them; returns the new time."""
+        return self._world.advance(seconds)
+
+    def advance_to_next_change(self) -> bool:
+        """Go to the moment at which the next job changes its status; returns whether there is one."""
+        with self._world.lock:
+            now = self._world.now()
+            coming = self._world.desk.next_due()
+            if coming is None:
+                return False
+            self._world.advance(max(0.0, coming - now))
+            return True
+
+    def advance_until_idle(self) -> float:
+        """Let time pass until no job changes by itself any more; returns the new time."""
+        while self.advance_to_next_change():
+            pass
+        return self.now()
+
+
+@pytest.fixture(scope="session")
+def ugen_emulator_settings() -> "Settings":
+    """What the session's emulator starts with; override it in a conftest."""
+    from ugen_provider.emulator.settings import Settings
+
+    return Settings(speed=0, admin=True)
+
+
+@pytest.fixture(scope="session")
+def ugen_emulator_server(ugen_emulator_settings: "Settings") -> Iterator["EmulatorServer"]:
+    """The one server of the session; tests take `ugen_emulator`, which is reset for them."""
+    from ugen_provider.emulator.server import EmulatorServer
+
+    with EmulatorServer(ugen_emulator_settings) as server:
+        yield server
+
+
+@pytest.fixture
+def ugen_emulator(ugen_emulator_server: "EmulatorServer") -> "EmulatorServer":
+    """A U-Gen with no jobs, full credits and a clock at its start: `.url`, `.base_url`, `.emulator`."""
+    ugen_emulator_server.emulator.reset()
+    return ugen_emulator_server
+
+
+@pytest.fixture
+def ugen_clock(ugen_emulator: "EmulatorServer") -> ClockControl:
+    """The emulator's clock."""
+    return ClockControl(ugen_emulator.emulator)
+
+
+@pytest.fixture
+def ugen_client(ugen_emulator: "EmulatorServer") -> Iterator["UGenClient"]:
+    """A client of the emulator."""
+    from ugen_provider import UGenClient
+    from ugen_provider.emulator.settings import LOCAL_KEY
+
+    with UGenClient(api_key=LOCAL_KEY, base_url=ugen_emulator.base_url) as client:
+        yield client

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service as state and pure functions: one clock, a pipeline computed from a seed, the books, the jobs.
+
+No sockets, no threads, no HTTP in here. The only I/O is the SQLite file in `store`.
+"""

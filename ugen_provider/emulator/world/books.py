@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The credits of a tenant: balance, reservations, and a row for everything that moved them."""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ugen_provider.emulator.world.readings import Readings
+
+
+class NotEnoughCreditsError(Exception):
+    """A reservation that the available credits do not cover."""
+
+    def __init__(self, required: int, available: int) -> None:
+        super().__init__(f"{required} credits required, {available} available")
+        self.required = required
+        self.available = available
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A transaction."""
+
+    id: str
+    number: int
+    type: str
+    amount: int
+    job_id: str | None
+    description: str
+    balance_before: int
+    balance_after: int
+    at: float
+
+
+class Books:
+    """The books of one tenant.
+
+    Args:
+        tenant: Whose.
+        readings: Asked at each entry, since switches can change while it runs.
+        written: Called with each new row.
+    """
+
+    def __init__(self, tenant: str, readings: Callable[[], Readings], written: Callable[[Row], None]) -> None:
+        self.tenant = tenant
+        self.balance = 0
+        self.reserved = 0
+        self.rows: list[Row] = []
+        self._readings = readings
+        self._written = written
+        self._by_job: dict[str, list[int]] = {}
+
+    @property
+    def available(self) -> int:
+        """What can be reserved."""
+        return self.balance - self.reserved
+
+    def grant(self, kind: str, amount: int, at: float, description: str) -> None:
+        """Add credits: a `purchase`, `refund` or `bonus`."""
+        self._enter(kind, amount, None, at, description, balance=amount)
+
+    def reserve(self, amount: int, job_id: str, at: float) -> None:
+        """Set credits aside for a job.
+
+        Raises:
+            NotEnoughCreditsError: Fewer are available.
+        """
+        if amount > self.available:
+            raise NotEnoughCreditsError(amount, self.available)
+        self._enter("reserve", -amount, job_id, at, "Reserved for a job", reserved=amount)
+
+    def settle(self, reserved: int, consumed: int, job_id: str, at: float) -> None:
+        """Close a reservation: `consumed` of it is used, the rest becomes available again."""
+        if self._readings().settle_rows == "whole":
+            self._enter("release", reserved, job_id, at, "Reservation released", reserved=-reserved)
+            if consumed:
+                self._enter("consume", -consumed, job_id, at, "Used by the job", balance=-consumed)
+            return
+        if consumed:
+            self._enter("consume", -consumed, job_id, at, "Used by the job", balance=-consumed, reserved=-consumed)
+        if reserved > consumed:
+            rest = reserved - consumed
+            self._enter("release", rest, job_id, at, "Reservation released", reserved=-rest)
+
+    def of_job(self, job_id: str) -> list[Row]:
+        """Return the rows of one job, oldest first."""
+        return [self.rows[place] for place in self._by_job.get(job_id, [])]
+
+    def load(self, row: Row) -> None:
+        """Take a row that was stored before, in order."""
+        if row.job_id is not None:
+            self._by_job.setdefault(row.job_id, []).append(len(self.rows))
+        self.rows.append(row)
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums, as they are stored."""
+        return {"balance": self.balance, "reserved": self.reserved}
+
+    def _enter(
+        self,
+        kind: str,
+        amount: int,
+        job_id: str | None,
+        at: float,
+        description: str,
+        *,
+        balance: int = 0,
+        reserved: int = 0,
+    ) -> None:
+        counts_available = self._readings().transaction_balance == "available"
+        before = self.available if counts_available else self.balance
+        self.balance += balance
+        self.reserved += reserved
+        after = self.available if counts_available else self.balance
+        number = len(self.rows)
+        digest = hashlib.sha256(f"{self.tenant}/{number}".encode()).digest()[:16]
+        row = Row(
+            str(uuid.UUID(bytes=digest, version=4)),
+            number,
+            kind,
+            amount,
+            job_id,
+            description,
+            before,
+            after,
+            at,
+        )
+        self.load(row)
+        self._written(row)
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """Return a row as it is stored."""
+    return asdict(row)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a create request the pipeline and the price depend on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+THRESHOLDS = {"lenient": 0.55, "standard": 0.70, "strict": 0.80}
+VEO_MODELS = frozenset({"veo3_fast", "veo3"})
+KLING_MODELS = frozenset({"kling3_std", "kling3_pro", "kling3_4k"})
+JOB_MODELS = VEO_MODELS | KLING_MODELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """The part of a request that decides how the job runs and what it costs."""
+
+    product_name: str
+    segments: int
+    segment_duration: int
+    model: str
+    aspect_ratio: str
+    qai: bool
+    threshold: float
+    keyframe_attempts: int
+    video_attempts: int
+    accept_best: bool
+    music: bool
+    own_voice: bool
+    captions: bool
+    custom_captions: bool
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "JobSpec":
+        """Read the effective parameters of a job, defaults filled in."""
+        qai = bool(params["qai_enabled"])
+        retries = params["max_retries_keyframe"]
+        return cls(
+            product_name=params["product_name"],
+            segments=params["segment_count"],
+            segment_duration=params["segment_duration"],
+            model=params["video_model"],
+            aspect_ratio=params["aspect_ratio"],
+            qai=qai,
+            threshold=THRESHOLDS[params["qai_mode"]],
+            # With quality assurance on, a keyframe has at least one retry, whatever was asked for.
+            keyframe_attempts=1 + max(1, retries) if qai else 1,
+            video_attempts=1 + params["max_retries_video"] if qai else 1,
+            accept_best=params["failure_behavior"] == "accept_best",
+            music=bool(params["music_enabled"]),
+            own_voice=params.get("elevenlabs_voice_id") is not None,
+            captions=bool(params["captions_enabled"]),
+            custom_captions=params.get("custom_caption_options") is not None,
+        )

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that has to survive a restart: records by kind and id in one SQLite file."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+"""
+FORMAT = 1
+
+
+class Store:
+    """Records, written at once and committed together at the end of each request.
+
+    A commit is in the file when `commit` returns, so that killing the process loses nothing that was answered.
+
+    Args:
+        path: SQLite file, or `:memory:`.
+
+    Raises:
+        ValueError: The file belongs to a version whose records are of another form.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if found not in (0, FORMAT):
+            self._db.close()
+            raise ValueError(f"{path} was written by another version of the emulator: name a new file with --db")
+        self._db.executescript(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version={FORMAT}")
+        self._open = False
+
+    def put(self, kind: str, record_id: str, number: int, data: Any) -> None:
+        """Write a record over what stood under its kind and id."""
+        self._begin()
+        self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (kind, record_id, number, to_json(data)))
+
+    def remove(self, kind: str, record_id: str) -> None:
+        """Delete a record."""
+        self._begin()
+        self._db.execute("DELETE FROM records WHERE kind=? AND id=?", (kind, record_id))
+
+    def load(self, kind: str) -> Iterator[tuple[str, int, Any]]:
+        """Yield the records of a kind as id, number and data, by number."""
+        rows = self._db.execute("SELECT id, number, data FROM records WHERE kind=? ORDER BY number", (kind,))
+        for record_id, number, data in rows:
+            yield record_id, number, from_json(data)
+
+    def put_blob(self, blob_id: str, content: bytes) -> None:
+        """Write the content of an upload."""
+        self._begin()
+        self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?, ?)", (blob_id, content))
+
+    def blob(self, blob_id: str) -> bytes | None:
+        """Read the content of an upload."""
+        row = self._db.execute("SELECT content FROM blobs WHERE id=?", (blob_id,)).fetchone()
+        return None if row is None else row[0]
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is not committed yet."""
+        return self._open
+
+    def commit(self) -> None:
+        """Make everything written so far lasting."""
+        if self._open:
+            self._db.execute("COMMIT")
+            self._open = False
+
+    def clear(self) -> None:
+        """Delete everything."""
+        self._begin()
+        self._db.execute("DELETE FROM records")
+        self._db.execute("DELETE FROM blobs")
+        self.commit()
+
+    def dump(self) -> list[list[Any]]:
+        """Return every record as kind, id, number and data."""
+        rows = self._db.execute("SELECT kind, id, number, data FROM records ORDER BY kind, number, id")
+        return [[kind, record_id, number, from_json(data)] for kind, record_id, number, data in rows]
+
+    def close(self) -> None:
+        """Commit and let go of the file."""
+        self.commit()
+        self._db.close()
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._db.execute("BEGIN")
+            self._open = True

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole service in one object, without any I/O but its SQLite file."""
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ugen_provider.emulator.settings import Settings
+from ugen_provider.emulator.world.accounts import Accounts
+from ugen_provider.emulator.world.clock import Clock
+from ugen_provider.emulator.world.desk import Desk
+from ugen_provider.emulator.world.job import Job
+from ugen_provider.emulator.world.journal import Journal
+from ugen_provider.emulator.world.readings import Readings
+from ugen_provider.emulator.world.store import Store
+from ugen_provider.emulator.world.timeline import Phase
+
+
+class World:
+    """Clock, accounts, jobs, journal and switches.
+
+    Everything that reads or changes it holds `lock`, since a test's thread may look in while the server answers.
+
+    Args:
+        settings: What it is started with.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lock = threading.RLock()
+        self.clock = Clock(settings.speed, start=settings.start, tick=settings.tick)
+        self.store = Store(settings.db)
+        self.base_url = settings.public_url or "http://emulator.invalid"
+        self.version = 0
+        """Changes with everything that rendered answers depend on beside the job."""
+        for _, _, moment in self.store.load("clock"):
+            self.clock.catch_up_to(moment)
+        self._furnish(settings.readings)
+
+    def _furnish(self, readings: Readings) -> None:
+        self._readings = readings
+        self.journal = Journal(self.store)
+        self.accounts = Accounts(self.store, lambda: self._readings)
+        now = self.clock.now()
+        for tenant in self.settings.tenants:
+            self.accounts.open(tenant, now)
+        self.desk = Desk(
+            self.settings,
+            clock=self.clock,
+            store=self.store,
+            journal=self.journal,
+            readings=lambda: self._readings,
+            ended=self._job_ended,
+        )
+        self.desk.load(self.accounts.by_name)
+        self.version += 1
+        self.commit()
+
+    def _job_ended(self, job: Job, phase: Phase) -> None:
+        """Announce the end of a job."""
+
+    @property
+    def readings(self) -> Readings:
+        """The switches as they stand."""
+        return self._readings
+
+    def set_readings(self, values: Mapping[str, Any]) -> Readings:
+        """Turn switches; what exists already is told in the new words from now on.
+
+        Raises:
+            ValueError: A name or value that does not exist.
+        """
+        with self.lock:
+            self._readings = self._readings.with_values(values)
+            self.version += 1
+            return self._readings
+
+    def set_base_url(self, url: str) -> None:
+        """Say where the server listens, unless a public URL was set."""
+        with self.lock:
+            if self.settings.public_url is None:
+                self.base_url = url
+                self.version += 1
+
+    def now(self) -> float:
+        """Return the time, with everything booked that has happened by then."""
+        with self.lock:
+            moment = self.clock.now()
+            self.desk.catch_up(moment)
+            return moment
+
+    def advance(self, seconds: float) -> float:
+        """Move the clock, and book what has happened by then."""
+        with self.lock:
+            self.clock.advance(seconds)
+            moment = self.now()
+            self.commit()
+            return moment
+
+    def commit(self) -> None:
+        """Make what was done lasting, with the time at which it was."""
+        if self.store.dirty:
+            self.store.put("clock", "clock", 0, self.clock.now())
+            self.store.commit()
+
+    def reset(self, *, seed: int | None = None, readings: Mapping[str, Any] | None = None) -> None:
+        """Begin anew: no jobs, opening balances, switches as at the start, a clock at its beginning.
+
+        Args:
+            seed: Another seed from here on.
+            readings: Switches that differ from those at the start.
+        """
+        with self.lock:
+            wanted = self.settings.readings.with_values(readings or {})
+            if seed is not None:
+                self.settings = dataclasses.replace(self.settings, seed=seed)
+            self.store.clear()
+            self.clock.reset(speed=self.settings.speed, tick=self.settings.tick)
+            self._furnish(wanted)
+
+    def close(self) -> None:
+        """Commit and close the file."""
+        with self.lock:
+            self.commit()
+            self.store.close()

@@ -11,12 +11,12 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from ugen_provider.cli.demo.airflow_api import AirflowApi
 from ugen_provider.cli.demo.processes import (
     ProcessDiedError,
     Processes,
+    Service,
     child_environment,
     free_ports,
     run_to_end,
@@ -28,7 +28,7 @@ USER = "admin"
 PASSWORD = "admin"  # noqa: S105  # of an Airflow that listens on the loopback address only
 
 
-class RealAirflow:
+class RealAirflow(Service):
     """One Airflow with a home of its own.
 
     Args:
@@ -41,7 +41,6 @@ class RealAirflow:
     Example:
         ```python
         airflow = RealAirflow(Path("home"), dags=Path("example_dags"))
-        airflow.migrate()
         with airflow:
             airflow.api.trigger("feed_to_videos", run_id="today")
         ```
@@ -69,18 +68,11 @@ class RealAirflow:
         self.processes = Processes()
         self.api = AirflowApi(self.url, user=USER, password=PASSWORD)
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_healthy()
-        except BaseException:
-            # `__exit__` is not called for a block that was never entered.
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def up(self) -> None:
+        """Start the four processes on a migrated database, and wait until they are healthy."""
+        self.migrate()
+        self.start()
+        self.wait_healthy()
 
     def _settings(self, *, dags: Path, log_ports: tuple[int, int], parallelism: int) -> dict[str, str]:
         """Airflow's settings: the loopback address only, and waiting times made short."""

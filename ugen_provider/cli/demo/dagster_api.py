@@ -32,8 +32,16 @@ RUNS = """query($tags: [ExecutionTag!]) {
 TERMINATE = """mutation($id: String!, $policy: TerminateRunPolicy) {
   result: terminateRun(runId: $id, terminatePolicy: $policy) {
     __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
+FAILURES = """query($id: ID!) {
+  result: runOrError(runId: $id) { __typename ... on Run { eventConnection { events {
+    __typename ... on ExecutionStepFailureEvent { error { message causes { message } } }
+    ... on RunFailureEvent { message error { message } } } } } } }"""
 ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
-BACKFILL_ENDED = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
+BACKFILL_FAILURES = """query($id: ID!) {
+  result: runOrError(runId: $id) { __typename ... on Run { eventConnection { events {
+    __typename ... on ExecutionStepFailureEvent { error { message causes { message } } }
+    ... on RunFailureEvent { message error { message } } } } } } }"""
+ENDED = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
 
 
 class DagsterApiError(RuntimeError):
@@ -165,6 +173,21 @@ class DagsterApi:
         wanted = [{"key": key, "value": value} for key, value in (tags or {}).items()]
         found: list[dict[str, Any]] = self._ask(RUNS, {"tags": wanted}, expect=("Runs",))["results"]
         return [each | {"tags": {tag["key"]: tag["value"] for tag in each["tags"]}} for each in found]
+
+    def why_failed(self, run_id: str, /) -> str:
+        """Why a run failed.
+
+        Args:
+            run_id: The run.
+
+        Returns:
+            The messages of its failed steps and their causes, else what Dagster says of the run as a whole.
+        """
+        events = self._ask(FAILURES, {"id": run_id}, expect=("Run",))["eventConnection"]["events"]
+        steps = [event["error"] for event in events if event["__typename"] == "ExecutionStepFailureEvent"]
+        said = [step["message"] + "".join(cause["message"] for cause in step["causes"]) for step in steps if step]
+        whole = [event["message"] for event in events if event["__typename"] == "RunFailureEvent"]
+        return " ".join(" ".join(said or whole).split())
 
     def terminate(self, run_id: str, /, *, at_once: bool = False) -> None:
         """Terminate a run, as a person does in the pages.

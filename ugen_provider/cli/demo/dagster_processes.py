@@ -4,11 +4,11 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from ugen_provider.cli.demo.dagster_api import LOCATION, DagsterApi
 from ugen_provider.cli.demo.processes import (
     Processes,
+    Service,
     child_environment,
     free_ports,
     listens,
@@ -28,7 +28,7 @@ sensors: {{use_threads: true, num_workers: 4, num_submit_workers: 8}}
 WORKSPACE = "load_from: [{{grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {name}}}}}]\n"
 
 
-class RealDagster:
+class RealDagster(Service):
     """One Dagster with a home of its own.
 
     Args:
@@ -71,18 +71,10 @@ class RealDagster:
         self.processes = Processes()
         self.api = DagsterApi(self.url)
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.wait_ready()
-        except BaseException:
-            # `__exit__` is not called for a block that was never entered.
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def up(self) -> None:
+        """Start the three processes, and wait until runs can be launched."""
+        self.start()
+        self.wait_ready()
 
     def migrate(self) -> None:
         """Make the instance's databases, once.

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,26 +44,44 @@ class Running:
             return
 
 
-class Processes:
-    """A set of process groups that live and end together.
+class Service(ABC):
+    """Something that consists of processes: up inside a `with` block, ended after it, whatever happened."""
 
-    Use it as a context manager: leaving it ends every group, whatever happened.
+    @abstractmethod
+    def up(self) -> None:
+        """Start it, and return once it can be used."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all of its processes."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.up()
+        except BaseException:
+            # `__exit__` is not called for a block that was never entered.
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Processes:
+    """A set of process groups that live and end together; `stop` has to be called, so see `Service`.
 
     Example:
         ```python
-        with Processes() as processes:
-            processes.start("web", ["python", "-m", "http.server"], env=os.environ, log=Path("web.log"))
+        processes = Processes()
+        processes.start("web", ["python", "-m", "http.server"], env=os.environ, log=Path("web.log"))
+        processes.stop()
         ```
     """
 
     def __init__(self) -> None:
         self.running: list[Running] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.stopped = False
 
     def start(
         self,
@@ -85,7 +104,12 @@ class Processes:
 
         Returns:
             The running group.
+
+        Raises:
+            ProcessDiedError: The set was stopped already.
         """
+        if self.stopped:
+            raise ProcessDiedError(f"{name} is not started: the others were stopped")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             popen = subprocess.Popen(
@@ -105,8 +129,10 @@ class Processes:
         """Make sure that all of them still run.
 
         Raises:
-            ProcessDiedError: One has ended; the message has the end of its log.
+            ProcessDiedError: One has ended, and the message has the end of its log; or all were stopped.
         """
+        if self.stopped:
+            raise ProcessDiedError("it was stopped")
         for process in self.running:
             code = process.popen.poll()
             if code is not None:
@@ -117,6 +143,7 @@ class Processes:
 
     def stop(self) -> None:
         """End all groups: SIGTERM to each, SIGKILL to what is left after 10 s."""
+        self.stopped = True
         ended, self.running = self.running, []
         for process in ended:
             process.signal_group(signal.SIGTERM)

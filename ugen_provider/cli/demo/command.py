@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ugen demo`: the main job with one command, and the pages of the orchestrators with the same pipelines in them."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from ugen_provider.cli.demo.airflow_api import AirflowApiError
+from ugen_provider.cli.demo.dagster_api import DagsterApiError
+from ugen_provider.cli.demo.processes import ProcessDiedError, WaitTimeoutError
+from ugen_provider.cli.demo.run import DemoOptions, run_demo
+from ugen_provider.cli.demo.sides import SideFailedError
+
+PLAIN_WIDTH = 160
+EXPECTED_FAILURES = (
+    AirflowApiError,
+    DagsterApiError,
+    ProcessDiedError,
+    SideFailedError,
+    WaitTimeoutError,
+)
+
+
+@click.group("demo", invoke_without_command=True)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Where the videos, the gallery and the state go.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=1),
+    default=20.0,
+    show_default=True,
+    help="How many times faster than the real service the local one works.",
+)
+@click.pass_context
+def demo_command(ctx: click.Context, *, output: Path, speed: float) -> None:
+    """Make videos from a feed, in a real Airflow and a real Dagster.
+
+    Everything runs on this machine, on a local U-Gen: no account, no credits. Run it again on the same output, and
+    it clears the same DAG run, runs the same partitions, and buys nothing.
+    """
+    # So that a plain `kill` leaves no process behind either.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    options = DemoOptions(output=output, speed=speed)
+    ctx.obj = options
+    if ctx.invoked_subcommand is not None:
+        return
+    try:
+        held = run_demo(options, console=console)
+    except EXPECTED_FAILURES as error:
+        raise click.ClickException(f"{error}\nAll logs are in {output.resolve() / '.state'}") from error
+    ctx.exit(0 if held else 1)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del frame
+    sys.exit(128 + number)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass of both pipelines, seen from outside: what the service says of the jobs, and what it cost."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from ugen_provider import JobState
+from ugen_provider.cli.demo.local_ugen import LocalUGen
+from ugen_provider.cli.demo.progress import JobBars, JobView
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one pass cost.
+
+    Attributes:
+        name: What it is called.
+        credits_before: What the account could spend before it.
+        credits_after: What it could spend afterwards.
+        created: How many jobs each side has created, ever.
+        bought: How many of them in this pass.
+    """
+
+    name: str
+    credits_before: int
+    credits_after: int
+    created: Mapping[str, int]
+    bought: int
+
+    @property
+    def spent(self) -> int:
+        """Credits that are gone."""
+        return self.credits_before - self.credits_after
+
+
+class Watch:
+    """Runs passes, and shows the jobs meanwhile.
+
+    Args:
+        ugen: The local U-Gen.
+        side_of: Which side a job belongs to, by its idempotency key.
+        console: Where to show it.
+
+    Example:
+        ```python
+        done = Watch(ugen=ugen, side_of=side_of, console=console).run("first pass", steps=steps, pool=pool)
+        ```
+    """
+
+    def __init__(self, *, ugen: LocalUGen, side_of: Callable[[str], str], console: Console) -> None:
+        self._ugen = ugen
+        self._side_of = side_of
+        self._console = console
+        self._views: dict[str, JobView] = {}
+        self._ended: set[str] = set()
+
+    def run(self, name: str, *, steps: Sequence[Callable[[], None]], pool: ThreadPoolExecutor) -> Pass:
+        """Run one pass to its end.
+
+        Args:
+            name: What it is called.
+            steps: What runs side by side; an exception of one of them comes out here at once.
+            pool: Threads, one for each step.
+
+        Returns:
+            What it cost.
+        """
+        purchases = self._ugen.purchases()
+        before = self._ugen.available_credits()
+        futures = [pool.submit(step) for step in steps]
+        with JobBars(self._console) as bars:
+            while not _all_done(futures):
+                bars.show(self._look())
+                time.sleep(LOOK_SECONDS)
+            bars.show(self._look())
+        after = self._ugen.purchases()
+        return Pass(
+            name=name,
+            credits_before=before,
+            credits_after=self._ugen.available_credits(),
+            created=Counter(self._side_of(each.idempotency_key) for each in after),
+            bought=len(after) - len(purchases),
+        )
+
+    def _look(self) -> list[JobView]:
+        """All jobs as the service describes them now; what has ended is not asked for again."""
+        for purchase in self._ugen.purchases():
+            if purchase.job_id in self._ended:
+                continue
+            job = self._ugen.client.jobs.get(purchase.job_id)
+            self._views[job.job_id] = JobView(
+                job_id=job.job_id,
+                side=self._side_of(purchase.idempotency_key),
+                product=job.product_name or job.job_id,
+                where=(job.current_stage if job.state is JobState.ACTIVE else None) or job.status,
+                percent=job.progress_percent or 0.0,
+            )
+            if job.ended:
+                self._ended.add(job.job_id)
+        return list(self._views.values())
+
+
+def _all_done(futures: Sequence[Future[None]]) -> bool:
+    """Whether all have ended well; what one of them raised is raised here."""
+    for future in futures:
+        if future.done():
+            future.result()
+    return all(future.done() for future in futures)

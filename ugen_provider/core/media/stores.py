@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The destination: one mechanism, fsspec, for local folders, object stores and Airflow's `ObjectStoragePath`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import fsspec
+
+from ugen_provider.core.api.errors import ConfigError
+
+_BLOCK = 1 << 20
+
+
+@runtime_checkable
+class FilesystemPath(Protocol):
+    """A path that knows its fsspec filesystem: `ObjectStoragePath`, `UPath`."""
+
+    @property
+    def fs(self) -> Any:
+        """The filesystem."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The path in it."""
+        ...
+
+
+Destination = str | os.PathLike[str] | FilesystemPath
+"""A local folder, any fsspec URL, or a path object that knows its filesystem."""
+
+
+class Store:
+    """A folder, local or not, into which files are moved only when they are whole.
+
+    Args:
+        destination: See `Destination`.
+
+    Raises:
+        ConfigError: Nothing is known that could write there.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        self.name = str(destination)
+        try:
+            if isinstance(destination, FilesystemPath):
+                self._fs, root = destination.fs, destination.path
+            else:
+                self._fs, root = fsspec.url_to_fs(os.fspath(destination))
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"destination {self.name!r} cannot be used: {error}") from error
+        self._root = root.rstrip("/")
+        protocol = self._fs.protocol
+        self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def location(self, name: str) -> str:
+        """Where a name is, as a path or URL for a person or another program."""
+        return self._path(name) if self._local else str(self._fs.unstrip_protocol(self._path(name)))
+
+    def read(self, name: str) -> bytes | None:
+        """What is stored under a name, None if nothing is."""
+        try:
+            return bytes(self._fs.cat_file(self._path(name)))
+        except FileNotFoundError:
+            return None
+
+    def holds(self, name: str, *, size: int, sha256: str) -> bool:
+        """Whether exactly these bytes are stored under a name; they are read to know."""
+        try:
+            if self._fs.size(self._path(name)) != size:
+                return False
+            digest = hashlib.sha256()
+            with self._fs.open(self._path(name), "rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except FileNotFoundError:
+            return False
+        return digest.hexdigest() == sha256
+
+    @contextmanager
+    def spool(self, name: str) -> Iterator[Path]:
+        """A place for a file that is not whole yet: beside the final name where that is local, else on local disk.
+
+        It is gone afterwards, unless `publish` moved it.
+        """
+        if self._local:
+            folder, _, base = self._path(name).rpartition("/")
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            part = Path(folder, f".{base}.{uuid.uuid4().hex[:12]}.part")
+        else:
+            part = Path(tempfile.gettempdir(), f"ugen-{uuid.uuid4().hex}.part")
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
+
+    def publish(self, part: Path, name: str) -> None:
+        """Give a whole file its final name, replacing what had it."""
+        target = self._path(name)
+        if self._local:
+            part.replace(target)
+            return
+        folder, _, base = target.rpartition("/")
+        beside = f"{folder}/.{base}.{uuid.uuid4().hex[:12]}.part"
+        self._fs.makedirs(folder, exist_ok=True)
+        try:
+            self._fs.put_file(str(part), beside)
+            self._fs.mv(beside, target)
+        except BaseException:
+            if self._fs.exists(beside):
+                self._fs.rm_file(beside)
+            raise
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a small file, whole or not at all."""
+        with self.spool(name) as part:
+            part.write_bytes(content)
+            self.publish(part, name)
+
+    def check_room(self, size: int) -> None:
+        """Refuse early what a local disk has no room for.
+
+        Raises:
+            OSError: There is less room than `size` bytes.
+        """
+        if self._local:
+            folder = Path(self._root)
+            while not folder.exists():
+                folder = folder.parent
+            free = shutil.disk_usage(folder).free
+            if free < size:
+                raise OSError(f"{self.name} has room for {free:,} bytes, and the file has {size:,}")

@@ -111,7 +111,7 @@ def _facts(manifest: Manifest) -> str:
     final = manifest.file("final")
     facts = [f'<li class="{_class_of_status(manifest.status)}">{escape(manifest.status)}</li>']
     if manifest.scores.lowest is not None:
-        facts.append(f'<li class="{_class_of(manifest.scores.lowest)}">score ≥ {manifest.scores.lowest:.2f}</li>')
+        facts.append(f'<li class="{_class_of(manifest.scores.lowest)}">lowest score {manifest.scores.lowest:.2f}</li>')
     if manifest.credits.consumed is not None:
         facts.append(f"<li>{manifest.credits.consumed:,} credits</li>")
     if final is not None and final.duration is not None:

@@ -8,7 +8,6 @@ import base64
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ugen_provider.cli.demo.processes import (
     Service,
     child_environment,
     free_ports,
+    python_module,
     run_to_end,
     wait_until,
 )
@@ -124,18 +124,6 @@ class RealAirflow(Service):
         kept: dict[str, str] = json.loads(path.read_text())
         return kept
 
-    def command(self, *arguments: str) -> list[str]:
-        """The command line for one of Airflow's commands.
-
-        Args:
-            *arguments: Such as `db`, `migrate`.
-
-        Returns:
-            The command; run it with `self.env`.
-        """
-        # -P: the folder that we stand in never shadows an installed package.
-        return [sys.executable, "-P", "-m", "airflow", *arguments]
-
     def migrate(self, *, template: Path | None = None) -> None:
         """Make the database, once.
 
@@ -151,7 +139,9 @@ class RealAirflow(Service):
             shutil.copy(template, self.database)
             return
         try:
-            run_to_end(self.command("db", "migrate"), env=self.env, log=self.logs / "migrate.log", cwd=self.home)
+            run_to_end(
+                python_module("airflow", "db", "migrate"), env=self.env, log=self.logs / "migrate.log", cwd=self.home
+            )
         except ProcessDiedError:
             self.database.unlink(missing_ok=True)
             raise
@@ -168,7 +158,7 @@ class RealAirflow(Service):
             part: `api-server`, `scheduler`, `dag-processor` or `triggerer`.
         """
         log = self.logs / f"{part}.log"
-        self.processes.start(f"airflow {part}", self.command(part), env=self.env, log=log, cwd=self.home)
+        self.processes.start(f"airflow {part}", python_module("airflow", part), env=self.env, log=log, cwd=self.home)
 
     def wait_healthy(self, *, timeout: float = 120.0) -> None:
         """Wait until all four parts say that they are healthy.

@@ -3,6 +3,7 @@
 
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from ugen_provider.cli.demo.airflow_api import AirflowApiError
 from ugen_provider.cli.demo.dagster_api import DagsterApiError
+from ugen_provider.cli.demo.pages import AirflowPages, DagsterPages, Pages
 from ugen_provider.cli.demo.processes import ProcessDiedError, WaitTimeoutError
 from ugen_provider.cli.demo.run import DemoOptions, run_demo
 from ugen_provider.cli.demo.sides import SideFailedError
@@ -60,6 +62,36 @@ def demo_command(ctx: click.Context, *, output: Path, speed: float) -> None:
     except EXPECTED_FAILURES as error:
         raise click.ClickException(f"{error}\nAll logs are in {output.resolve() / '.state'}") from error
     ctx.exit(0 if held else 1)
+
+
+@demo_command.command("airflow")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port of its pages.")
+@click.pass_obj
+def airflow_command(options: DemoOptions, *, port: int) -> None:
+    """Open an Airflow with the example DAGs and a connection to a local U-Gen, until Ctrl-C."""
+    _keep_open(AirflowPages(options, port=port))
+
+
+@demo_command.command("dagster")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of its pages.")
+@click.pass_obj
+def dagster_command(options: DemoOptions, *, port: int) -> None:
+    """Run `dagster dev` with the example definitions on a local U-Gen, until Ctrl-C."""
+    _keep_open(DagsterPages(options, port=port))
+
+
+def _keep_open(pages: Pages) -> None:
+    console = Console()
+    try:
+        with pages:
+            console.print(pages.welcome(), highlight=False)
+            while True:
+                pages.check()
+                time.sleep(1.0)
+    except KeyboardInterrupt:
+        console.print("Ended; the next start goes on from here.")
+    except EXPECTED_FAILURES as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 
 LOCATION = "demo"
-REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 
 STATE = """{
   workspaceOrError { ... on Workspace { locationEntries {
@@ -53,6 +52,7 @@ class DagsterApi:
 
     Args:
         url: Where it listens, such as `http://127.0.0.1:3000`.
+        location: The name of the code location with the definitions.
 
     Example:
         ```python
@@ -60,8 +60,9 @@ class DagsterApi:
         ```
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, location: str = LOCATION) -> None:
         self.url = url
+        self._repository = {"repositoryLocationName": location, "repositoryName": "__repository__"}
         # Straight to the loopback address, whatever proxy the environment names.
         self._http = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
 
@@ -103,7 +104,7 @@ class DagsterApi:
             keys: The partition keys.
         """
         for key in keys:
-            variables = {"set": partitions_def, "key": key, "repository": REPOSITORY}
+            variables = {"set": partitions_def, "key": key, "repository": self._repository}
             good = ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError")
             self._ask(ADD_PARTITION, variables, expect=good)
 
@@ -153,7 +154,7 @@ class DagsterApi:
         """
         all_tags = {"dagster/partition": partition} | dict(tags or {})
         params = {
-            "selector": REPOSITORY
+            "selector": self._repository
             | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [asset]} for asset in assets]},
             "runConfigData": dict(run_config or {}),
             "mode": "default",

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Dagster on this machine: code server, webserver and daemon as processes."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ugen_provider.cli.demo.processes import (
     child_environment,
     free_ports,
     listens,
+    python_module,
     run_to_end,
     wait_until,
 )
@@ -86,21 +86,8 @@ class RealDagster(Service):
         """
         made = self.home / "history"
         if not made.exists():
-            command = self.command("dagster", "instance", "migrate")
+            command = python_module("dagster", "instance", "migrate")
             run_to_end(command, env=self.env, log=self.logs / "migrate.log", cwd=self.home)
-
-    def command(self, module: str, *arguments: str) -> list[str]:
-        """The command line for one of Dagster's programs.
-
-        Args:
-            module: Its module, such as `dagster`.
-            *arguments: What follows.
-
-        Returns:
-            The command; run it with `self.env`.
-        """
-        # -P: the folder that we stand in never shadows an installed package.
-        return [sys.executable, "-P", "-m", module, *arguments]
 
     def start(self) -> None:
         """Start the three processes; the code server first, since a daemon that misses it fails the runs."""
@@ -120,7 +107,7 @@ class RealDagster(Service):
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
         log = self.logs / f"{name.replace(' ', '-')}.log"
-        command = self.command(module, *arguments)
+        command = python_module(module, *arguments)
         self.processes.start(f"dagster {name}", command, env=self.env, log=log, cwd=self.home)
 
     def wait_ready(self, *, timeout: float = 120.0) -> None:

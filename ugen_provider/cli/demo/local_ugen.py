@@ -9,7 +9,15 @@ from pathlib import Path
 import httpx
 
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.processes import Processes, Service, child_environment, free_ports, listens, wait_until
+from ugen_provider.cli.demo.processes import (
+    Processes,
+    Service,
+    child_environment,
+    free_ports,
+    listens,
+    python_module,
+    wait_until,
+)
 
 LOCAL_KEY = "ugen_sk_local"
 ANNOUNCED = re.compile(r"U-Gen emulator listening on (http://127\.0\.0\.1:\d+)")
@@ -51,7 +59,7 @@ class LocalUGen(Service):
     def up(self) -> None:
         """Start it, and wait until it says that it listens."""
         self.log.unlink(missing_ok=True)
-        command = [sys.executable, "-P", "-m", "ugen_provider.emulator", "--port", str(self.port)]
+        command = python_module("ugen_provider.emulator", "--port", str(self.port))
         command += ["--speed", f"{self.speed:g}", "--db", str(self.database), "--admin"]
         self.processes.start("the local U-Gen", command, env=child_environment({}), log=self.log)
         wait_until(
@@ -80,7 +88,9 @@ class LocalUGen(Service):
         Returns:
             Oldest first.
         """
-        answer = httpx.get(f"{self.url}/_emulator/journal", params={"kind": "create"}, trust_env=False)
+        # The journal tells of requests too, from a number on; of those we want none.
+        query: dict[str, str | int] = {"kind": "create", "since": sys.maxsize}
+        answer = httpx.get(f"{self.url}/_emulator/journal", params=query, trust_env=False)
         answer.raise_for_status()
         return [
             Purchase(job_id=str(entry["job_id"]), idempotency_key=str(entry["idempotency_key"]))

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,6 +158,20 @@ class Processes:
             # The leader may be gone while a child of it lives on, and holds a port.
             process.signal_group(signal.SIGKILL)
             process.popen.wait()
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module with our Python.
+
+    Args:
+        module: The module.
+        *arguments: What follows.
+
+    Returns:
+        Program and arguments.
+    """
+    # -P: the folder that we stand in never shadows an installed package.
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def run_to_end(command: Sequence[str], /, *, env: Mapping[str, str], log: Path, cwd: Path) -> None:

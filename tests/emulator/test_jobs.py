@@ -1,7 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import httpx
-import pytest
-
 BODY = {
     "product_name": "Lamp",
     "product_image_url": "https://example.com/lamp.jpg",
@@ -10,16 +7,8 @@ BODY = {
 }
 
 
-@pytest.fixture
-def api(ugen_emulator):
-    with httpx.Client(base_url=ugen_emulator.base_url, headers={"X-API-Key": "ugen_sk_local"}) as client:
-        yield client
-
-
 def create(api, **changes):
-    answer = api.post("/jobs", json={**BODY, **changes})
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+    return api.create(**{"idempotency_key": "lamp-1", **changes})
 
 
 def test_a_job_ends_with_a_video_and_the_books_balance(api, ugen_clock):

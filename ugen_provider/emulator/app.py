@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Starlette edge: turns what a server received into a `Request`, and a `Reply` into what it sends."""
 
+import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
-from ugen_provider.emulator.api.http import Reply, Request
+from ugen_provider.emulator.api.http import Reply, Request, Wire
 from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.settings import Settings
+from ugen_provider.emulator.world.clock import Clock
 from ugen_provider.emulator.world.world import World
 
 READ_MOST = 64 * 1024 * 1024
-"""Bytes of a body that are read at all; beyond, the connection is closed."""
+"""Bytes of a body that are read at all; the rest of a longer one is thrown away."""
+CONNECTION = "ugen.connection"
+"""Where the server of ours puts a connection's transport, so that it can be reset."""
+_DRIBBLES = 10
 
 
 class Edge:
@@ -41,8 +48,67 @@ class Edge:
         reply = self._service.handle(request)
         if reply.work is not None:
             reply = await to_thread.run_sync(reply.work)
+        if reply.wire is not None:
+            await self._mishap(reply, reply.wire, scope, receive, send)
+            return
         await send(_start(reply))
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else reply.body})
+
+    async def _mishap(self, reply: Reply, wire: Wire, scope: Scope, receive: Receive, send: Send) -> None:
+        clock = self._service.world.clock
+        if wire.first_byte:
+            await pause(clock, wire.first_byte)
+        if wire.reset:
+            await _hang_up(scope, receive, reset=True)
+            return
+        await send(_start(reply))
+        if wire.keep is not None:
+            await send({"type": "http.response.body", "body": reply.body[: wire.keep], "more_body": True})
+            await _hang_up(scope, receive, reset=False)
+            return
+        if wire.body_seconds:
+            step = max(1, len(reply.body) // _DRIBBLES)
+            for begin in range(0, len(reply.body), step):
+                part = reply.body[begin : begin + step]
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                await pause(clock, wire.body_seconds / _DRIBBLES)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+async def pause(clock: Clock, seconds: float) -> None:
+    """Wait until the emulator's clock has moved on by `seconds`, by itself or by hand."""
+    moment = clock.now() + seconds
+    loop = asyncio.get_running_loop()
+    while (delay := clock.wall_delay(moment)) != 0:
+        moved = asyncio.Event()
+        forget = clock.listen(lambda moved=moved: loop.call_soon_threadsafe(moved.set))  # type: ignore[misc]
+        try:
+            async with asyncio.timeout(delay):
+                await moved.wait()
+        except TimeoutError:
+            pass
+        finally:
+            forget()
+
+
+async def _hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
+    """Close the connection under the answer."""
+    connection = scope.get("state", {}).get(CONNECTION)
+    if connection is None:
+        raise ConnectionResetError(
+            "a fault of the emulator: this server cannot reset a connection, so the request fails"
+        )
+    if reset:
+        with contextlib.suppress(OSError):
+            linger = struct.pack("ii", 1, 0)
+            connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection.abort()
+    else:
+        connection.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _read(receive: Receive) -> bytes:
@@ -71,7 +137,7 @@ def _start(reply: Reply) -> Message:
 def app_over(service: Service) -> Starlette:
     """Return the application over a service that exists already."""
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         service.world.commit()

@@ -11,7 +11,7 @@ Override `ugen_emulator_settings` in a conftest for another seed, speed, tenants
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ugen_provider import UGenClient
     from ugen_provider.emulator.server import EmulatorServer
     from ugen_provider.emulator.settings import Settings
+    from ugen_provider.emulator.world.faults import Fault
     from ugen_provider.emulator.world.world import World
 
 
@@ -85,6 +86,52 @@ def ugen_emulator(ugen_emulator_server: "EmulatorServer") -> "EmulatorServer":
 def ugen_clock(ugen_emulator: "EmulatorServer") -> ClockControl:
     """The emulator's clock."""
     return ClockControl(ugen_emulator.emulator)
+
+
+class FaultControl:
+    """Makes things go wrong.
+
+    Args:
+        world: The emulator.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def add(self, kind: str, **rule: Any) -> "Fault":
+        """Add a rule: `ugen_faults.add("lost", method="POST", path="/api/v1/jobs")`.
+
+        Args:
+            kind: What goes wrong; `ugen_provider.emulator.world.faults` lists the kinds.
+            **rule: The other fields of a rule: which requests, from which on, how many times.
+
+        Returns:
+            The rule, whose `hits` counts how often it has happened.
+        """
+        with self._world.lock:
+            return self._world.faults.add({"kind": kind, **rule})
+
+    def clear(self) -> None:
+        """Remove every rule."""
+        with self._world.lock:
+            self._world.faults.rules.clear()
+
+    def job(self, **outcome: Any) -> None:
+        """Decide how a job ends: `ugen_faults.job(product_name="Lamp", fail_at="generation", kind="moderation")`.
+
+        Args:
+            **outcome: The fields of `ugen_provider.emulator.world.outcomes.Outcome`.
+        """
+        from ugen_provider.emulator.world.outcomes import parse
+
+        with self._world.lock:
+            self._world.desk.outcomes.append(parse(outcome))
+
+
+@pytest.fixture
+def ugen_faults(ugen_emulator: "EmulatorServer") -> FaultControl:
+    """What goes wrong in this test: on the wire, and with jobs."""
+    return FaultControl(ugen_emulator.emulator)
 
 
 @pytest.fixture

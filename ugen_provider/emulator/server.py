@@ -8,15 +8,25 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Self
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ugen_provider.emulator.api.service import PREFIX, Service
-from ugen_provider.emulator.app import app_over
+from ugen_provider.emulator.app import CONNECTION, app_over
 from ugen_provider.emulator.settings import Settings
 from ugen_provider.emulator.world.world import World
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """Hands its transport to the application, which may have to reset it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, CONNECTION: transport}
 
 
 class _Uvicorn(uvicorn.Server):
@@ -86,6 +96,7 @@ class EmulatorServer:
             app_over(self.service),
             log_level="warning",
             access_log=False,
+            http=_Protocol,
             ws="none",
             timeout_graceful_shutdown=2,
         )
@@ -109,7 +120,7 @@ class EmulatorServer:
         if self._server is not None:
             self._server.should_exit = True
 
-    def __enter__(self) -> "EmulatorServer":
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.run, args=(self._up.set,), name="ugen-emulator", daemon=True)
         self._thread.start()
         if not self._up.wait(timeout=30):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ugen_provider.emulator.api.bodies import parse_json
 from ugen_provider.emulator.api.http import Reply, Request, json_reply
-from ugen_provider.emulator.world import outcomes
+from ugen_provider.emulator.world import faults, outcomes
 from ugen_provider.emulator.world.clock import iso
 from ugen_provider.emulator.world.journal import as_json
 from ugen_provider.emulator.world.readings import choices, names
@@ -151,6 +151,27 @@ def clear_outcomes(world: World, request: Request) -> Reply:
     return Reply(204)
 
 
+def list_faults(world: World, request: Request) -> Reply:
+    """`GET /_emulator/faults`, each with how often it has matched and happened."""
+    return json_reply(200, [faults.as_json(rule) for rule in world.faults.rules])
+
+
+def add_faults(world: World, request: Request) -> Reply:
+    """`POST /_emulator/faults`: a rule, or a list of rules."""
+    data = parse_json(request.body)
+    rules = data if isinstance(data, list) else [data]
+    if not all(isinstance(rule, dict) for rule in rules):
+        raise Invalid.one("dict_type", ("body",), "Input should be a rule or a list of rules", data)
+    made = _said(lambda: [world.faults.add(rule) for rule in rules])
+    return json_reply(201, [faults.as_json(rule) for rule in made])
+
+
+def clear_faults(world: World, request: Request) -> Reply:
+    """`DELETE /_emulator/faults`."""
+    world.faults.rules.clear()
+    return Reply(204)
+
+
 def readings(world: World, request: Request) -> Reply:
     """`GET /_emulator/readings`: each switch, what it is, and what it can be."""
     values = world.readings.as_dict()
@@ -196,6 +217,9 @@ ROUTES: dict[str, AdminHandler] = {
     "GET /_emulator/outcomes": list_outcomes,
     "POST /_emulator/outcomes": add_outcome,
     "DELETE /_emulator/outcomes": clear_outcomes,
+    "GET /_emulator/faults": list_faults,
+    "POST /_emulator/faults": add_faults,
+    "DELETE /_emulator/faults": clear_faults,
     "GET /_emulator/readings": readings,
     "PUT /_emulator/readings": set_readings,
     "GET /_emulator/balances": balances,

@@ -19,13 +19,23 @@ MOST = 1_000_000_000
 
 @dataclass(slots=True)
 class Call:
-    """A request on its way to a handler: who asks, when, and the variable parts of the path."""
+    """A request on its way to a handler.
+
+    Attributes:
+        world: The service's state.
+        request: What came in.
+        tenant: Who asks.
+        args: The variable parts of the path.
+        now: The time.
+        shift: By how many items lists have moved since their first page was read, by a fault.
+    """
 
     world: World
     request: Request
     tenant: Tenant
     args: tuple[str, ...]
     now: float
+    shift: int = 0
 
     @property
     def readings(self) -> Readings:

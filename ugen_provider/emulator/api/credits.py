@@ -42,7 +42,7 @@ def transactions(call: Call) -> Reply:
                 "created_at": iso(row.at, form=call.readings.timestamps),
             }
         )
-        for row in window(rows, page, size, newest_first=True)
+        for row in window(rows, page, size, newest_first=True, shift=call.shift)
     ]
     return page_json(call, shown, total=len(rows), page=page, size=size)
 

@@ -26,6 +26,23 @@ class Request:
         return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What happens to an answer on its way.
+
+    Attributes:
+        reset: Nothing arrives; the connection is reset.
+        first_byte: Seconds of silence before it.
+        body_seconds: Seconds that the body takes.
+        keep: Bytes of the body after which the connection closes.
+    """
+
+    reset: bool = False
+    first_byte: float = 0.0
+    body_seconds: float = 0.0
+    keep: int | None = None
+
+
 @dataclass(slots=True)
 class Reply:
     """An answer.
@@ -36,6 +53,7 @@ class Reply:
         media_type: Its type.
         headers: Further headers.
         work: Computes the real reply where that takes long; the edge runs it off its loop.
+        wire: What happens to it on its way; `None` if it simply arrives.
     """
 
     status: int
@@ -43,6 +61,7 @@ class Reply:
     media_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
     work: "Callable[[], Reply] | None" = None
+    wire: Wire | None = None
 
 
 def json_reply(status: int, data: Any, headers: dict[str, str] | None = None) -> Reply:

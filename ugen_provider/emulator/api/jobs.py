@@ -79,7 +79,7 @@ def listing(call: Call) -> Reply:
         numbers = index.numbers(REVIEW if wanted and wanted == readings.extra_status else wanted)
     if readings.list_order == "updated":
         numbers = sorted(numbers, key=lambda number: (index.jobs[number].phase(moment).start, number))
-    chosen = window(numbers, page, size, newest_first=readings.list_order != "oldest")
+    chosen = window(numbers, page, size, newest_first=readings.list_order != "oldest", shift=call.shift)
     if readings.list_lag:
         full = readings.list_items == "full"
         rows = [to_json(views.job_fields(world, index.jobs[number], moment, full=full)) for number in chosen]

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one door: a request in, a reply out, everything that it did committed and written in the journal."""
 
-from ugen_provider.emulator.api import admin, credits, errors, jobs, outputs
+from pydantic_core import from_json
+
+from ugen_provider.emulator.api import admin, credits, errors, jobs, mishaps, outputs
 from ugen_provider.emulator.api.call import Call, Handler
 from ugen_provider.emulator.api.http import Reply, Request
 from ugen_provider.emulator.api.router import Router
 from ugen_provider.emulator.world.accounts import Tenant
+from ugen_provider.emulator.world.faults import Fault
 from ugen_provider.emulator.world.refusals import Invalid, Refusal, not_found
 from ugen_provider.emulator.world.world import World
 
@@ -45,42 +48,72 @@ class Service:
         """Answer a request. Never raises for what the request holds."""
         world = self.world
         with world.lock:
-            tenant: Tenant | None = None
-            try:
-                if request.path.startswith(PREFIX):
-                    tenant = world.accounts.authenticate(
-                        api_key=request.headers.get("x-api-key"),
-                        authorization=request.headers.get("authorization"),
-                    )
-                    if world.clock.tick:
-                        world.clock.advance(world.clock.tick)
-                    now = world.now()
-                    reply = self._call(request, tenant, now)
-                else:
-                    now = world.now()
-                    reply = self._elsewhere(request, now)
-            except Refusal as refusal:
+            if request.path.startswith("/_emulator"):
+                return self._answer(request, None, None)
+            tenant, refusal = self._who(request)
+            name = tenant.name if tenant else None
+            fault = self._fault(request, name)
+            if refusal is not None:
                 reply = errors.refused(refusal, world.readings)
-            except Invalid as problem:
-                reply = errors.invalid(problem)
-            # Also after a refusal: what time has brought is booked by now.
-            world.commit()
-            if not request.path.startswith("/_emulator"):
-                world.journal.seen(
-                    world.clock.now(),
-                    request.method,
-                    request.path,
-                    request.query,
-                    reply.status,
-                    tenant=tenant.name if tenant else None,
-                )
+            elif fault is not None and fault.instead:
+                reply = mishaps.nothing_done()
+            else:
+                reply = self._answer(request, tenant, fault)
+            if fault is not None:
+                reply = mishaps.spoil(reply, fault, world.readings)
+            world.journal.seen(
+                world.clock.now(),
+                request.method,
+                request.path,
+                request.query,
+                0 if reply.wire is not None and reply.wire.reset else reply.status,
+                tenant=name,
+                key=_key(request),
+                fault=fault.kind if fault else None,
+            )
             return reply
 
-    def _call(self, request: Request, tenant: Tenant, now: float) -> Reply:
+    def _who(self, request: Request) -> tuple[Tenant | None, Refusal | None]:
+        if not request.path.startswith(PREFIX):
+            return None, None
+        if self.world.clock.tick:
+            self.world.clock.advance(self.world.clock.tick)
+        try:
+            tenant = self.world.accounts.authenticate(
+                api_key=request.headers.get("x-api-key"), authorization=request.headers.get("authorization")
+            )
+        except Refusal as refusal:
+            return None, refusal
+        return tenant, None
+
+    def _fault(self, request: Request, tenant: str | None) -> Fault | None:
+        faults = self.world.faults
+        if not faults.rules:
+            return None
+        key = _key(request) if faults.ask_key else None
+        return faults.meet(request.method, request.path, key=key, tenant=tenant)
+
+    def _answer(self, request: Request, tenant: Tenant | None, fault: Fault | None) -> Reply:
+        world = self.world
+        try:
+            now = world.now()
+            if tenant is not None:
+                reply = self._call(request, tenant, now, fault.shift if fault and fault.kind == "shift" else 0)
+            else:
+                reply = self._elsewhere(request, now)
+        except Refusal as refusal:
+            reply = errors.refused(refusal, world.readings)
+        except Invalid as problem:
+            reply = errors.invalid(problem)
+        # Also after a refusal: what time has brought is booked by now.
+        world.commit()
+        return reply
+
+    def _call(self, request: Request, tenant: Tenant, now: float, shift: int) -> Reply:
         if len(request.body) > BODY_MOST:
             raise Refusal(413, "PAYLOAD_TOO_LARGE", f"A body has at most {BODY_MOST} bytes")
         handler, args = self._api.find(request.method, request.path[len(PREFIX) :])
-        return handler(Call(self.world, request, tenant, args, now))
+        return handler(Call(self.world, request, tenant, args, now, shift))
 
     def _elsewhere(self, request: Request, now: float) -> Reply:
         path = request.path
@@ -94,3 +127,15 @@ class Service:
             handler, _ = self._admin.find(request.method, path)
             return handler(self.world, request)
         raise not_found("Page")
+
+
+def _key(request: Request) -> str | None:
+    """Return the idempotency key of a create request."""
+    if request.method != "POST" or request.path != f"{PREFIX}/jobs":
+        return None
+    try:
+        data = from_json(request.body)
+    except ValueError:
+        return None
+    key = data.get("idempotency_key") if isinstance(data, dict) else None
+    return key if isinstance(key, str) else None

@@ -10,6 +10,7 @@ from ugen_provider.emulator.settings import Settings
 from ugen_provider.emulator.world.accounts import Accounts
 from ugen_provider.emulator.world.clock import Clock
 from ugen_provider.emulator.world.desk import Desk
+from ugen_provider.emulator.world.faults import Faults
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.journal import Journal
 from ugen_provider.emulator.world.readings import Readings
@@ -45,6 +46,9 @@ class World:
         now = self.clock.now()
         for tenant in self.settings.tenants:
             self.accounts.open(tenant, now)
+        self.faults = Faults(self.settings.seed)
+        for rule in self.settings.faults:
+            self.faults.add(rule)
         self.desk = Desk(
             self.settings,
             clock=self.clock,

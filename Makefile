@@ -77,7 +77,7 @@ lock: setup ## Resolve requirements/*.in again (UPGRADE=--upgrade takes newer ve
 
 .PHONY: docs
 docs: setup ## Build the documentation into site/, strictly
-	@$(BIN)/mkdocs build --strict --quiet && echo "docs: site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "docs: site/index.html"
 
 .PHONY: clean
 clean: ## Forget what the demo bought and made, and all caches

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -83,7 +84,7 @@ async def pause(clock: Clock, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     while (delay := clock.wall_delay(moment)) != 0:
         moved = asyncio.Event()
-        forget = clock.listen(lambda moved=moved: loop.call_soon_threadsafe(moved.set))  # type: ignore[misc]
+        forget = clock.listen(functools.partial(loop.call_soon_threadsafe, moved.set))
         try:
             async with asyncio.timeout(delay):
                 await moved.wait()

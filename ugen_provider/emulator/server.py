@@ -26,7 +26,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.app_state = {**self.app_state, CONNECTION: transport}
+        self.app_state = {**self.app_state, CONNECTION: transport}  # type: ignore[has-type]
 
 
 class _Uvicorn(uvicorn.Server):

@@ -3,6 +3,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ugen_provider.emulator.api.bodies import parse_json
@@ -14,7 +15,17 @@ from ugen_provider.emulator.world.readings import choices, names
 from ugen_provider.emulator.world.refusals import Invalid
 from ugen_provider.emulator.world.world import World
 
-AdminHandler = Callable[[World, Request], Reply]
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to `/_emulator`, and its variable parts of the path."""
+
+    world: World
+    request: Request
+    args: tuple[str, ...] = ()
+
+
+AdminHandler = Callable[[Ask], Reply]
 
 
 def _object(request: Request) -> dict[str, Any]:
@@ -47,56 +58,56 @@ def _clock(world: World) -> Reply:
     )
 
 
-def clock(world: World, request: Request) -> Reply:
+def clock(ask: Ask) -> Reply:
     """`GET /_emulator/clock`."""
-    return _clock(world)
+    return _clock(ask.world)
 
 
-def set_clock(world: World, request: Request) -> Reply:
+def set_clock(ask: Ask) -> Reply:
     """`PUT /_emulator/clock`: `speed` (0 is by hand) and `tick`."""
-    data = _object(request)
+    data = _object(ask.request)
     if "speed" in data:
-        world.clock.set_speed(_number(data, "speed"))
+        ask.world.clock.set_speed(_number(data, "speed"))
     if "tick" in data:
-        world.clock.tick = _number(data, "tick")
-    return _clock(world)
+        ask.world.clock.tick = _number(data, "tick")
+    return _clock(ask.world)
 
 
-def advance(world: World, request: Request) -> Reply:
+def advance(ask: Ask) -> Reply:
     """`POST /_emulator/clock/advance`: `seconds`, or `to_next_change: true`."""
-    data = _object(request)
+    data = _object(ask.request)
     if data.get("to_next_change"):
-        coming = world.desk.next_due()
-        world.advance(max(0.0, coming - world.now()) if coming is not None else 0.0)
+        coming = ask.world.desk.next_due()
+        ask.world.advance(max(0.0, coming - ask.world.now()) if coming is not None else 0.0)
     else:
-        world.advance(_number(data, "seconds"))
-    return _clock(world)
+        ask.world.advance(_number(data, "seconds"))
+    return _clock(ask.world)
 
 
-def reset(world: World, request: Request) -> Reply:
+def reset(ask: Ask) -> Reply:
     """`POST /_emulator/reset`: begin anew, with another `seed` or other `readings` if given."""
-    data = _object(request)
+    data = _object(ask.request)
     seed, readings = data.get("seed"), data.get("readings") or {}
     if not isinstance(seed, int | None) or not isinstance(readings, dict):
         raise Invalid.one("type", ("body",), "seed is a whole number, readings an object", data)
-    _said(lambda: world.reset(seed=seed, readings=readings))
-    return json_reply(200, {"seed": world.settings.seed, "readings": world.readings.as_dict()})
+    _said(lambda: ask.world.reset(seed=seed, readings=readings))
+    return json_reply(200, {"seed": ask.world.settings.seed, "readings": ask.world.readings.as_dict()})
 
 
-def journal(world: World, request: Request) -> Reply:
+def journal(ask: Ask) -> Reply:
     """`GET /_emulator/journal`: purchases and requests.
 
     Filters: `kind`, `product_name`, `key`, `tenant` for purchases; `method`, `path`, `status`, `tenant`, `since` for
     requests; `limit` for how many of the newest requests are shown.
     """
-    asked = request.params()
-    purchases = world.journal.find_purchases(
+    asked = ask.request.params()
+    purchases = ask.world.journal.find_purchases(
         kind=asked.get("kind"),
         product_name=asked.get("product_name"),
         key=asked.get("key"),
         tenant=asked.get("tenant"),
     )
-    requests = world.journal.find_requests(
+    requests = ask.world.journal.find_requests(
         method=asked.get("method"),
         path=asked.get("path"),
         status=_digits(asked, "status", None),
@@ -112,7 +123,7 @@ def journal(world: World, request: Request) -> Reply:
             "retried": sum(entry.kind == "retry" for entry in purchases),
             "requests": [as_json(entry) for entry in requests[len(requests) - min(limit, len(requests)) :]],
             "requests_matched": len(requests),
-            "requests_total": world.journal.count,
+            "requests_total": ask.world.journal.count,
         },
     )
 
@@ -126,65 +137,65 @@ def _digits(asked: dict[str, str], name: str, default: int | None) -> int | None
     return int(text)
 
 
-def forget_requests(world: World, request: Request) -> Reply:
+def forget_requests(ask: Ask) -> Reply:
     """`DELETE /_emulator/journal`: drop the requests; purchases stay."""
-    world.journal.forget_requests()
+    ask.world.journal.forget_requests()
     return Reply(204)
 
 
-def list_outcomes(world: World, request: Request) -> Reply:
+def list_outcomes(ask: Ask) -> Reply:
     """`GET /_emulator/outcomes`."""
-    return json_reply(200, [dataclasses.asdict(rule) for rule in world.desk.outcomes])
+    return json_reply(200, [dataclasses.asdict(rule) for rule in ask.world.desk.outcomes])
 
 
-def add_outcome(world: World, request: Request) -> Reply:
+def add_outcome(ask: Ask) -> Reply:
     """`POST /_emulator/outcomes`: make the next job of a product fail, score low, or take long."""
-    data = _object(request)
+    data = _object(ask.request)
     rule = _said(lambda: outcomes.parse(data))
-    world.desk.outcomes.append(rule)
+    ask.world.desk.outcomes.append(rule)
     return json_reply(201, dataclasses.asdict(rule))
 
 
-def clear_outcomes(world: World, request: Request) -> Reply:
+def clear_outcomes(ask: Ask) -> Reply:
     """`DELETE /_emulator/outcomes`."""
-    world.desk.outcomes.clear()
+    ask.world.desk.outcomes.clear()
     return Reply(204)
 
 
-def list_faults(world: World, request: Request) -> Reply:
+def list_faults(ask: Ask) -> Reply:
     """`GET /_emulator/faults`, each with how often it has matched and happened."""
-    return json_reply(200, [faults.as_json(rule) for rule in world.faults.rules])
+    return json_reply(200, [faults.as_json(rule) for rule in ask.world.faults.rules])
 
 
-def add_faults(world: World, request: Request) -> Reply:
+def add_faults(ask: Ask) -> Reply:
     """`POST /_emulator/faults`: a rule, or a list of rules."""
-    data = parse_json(request.body)
+    data = parse_json(ask.request.body)
     rules = data if isinstance(data, list) else [data]
     if not all(isinstance(rule, dict) for rule in rules):
         raise Invalid.one("dict_type", ("body",), "Input should be a rule or a list of rules", data)
-    made = _said(lambda: [world.faults.add(rule) for rule in rules])
+    made = _said(lambda: [ask.world.faults.add(rule) for rule in rules])
     return json_reply(201, [faults.as_json(rule) for rule in made])
 
 
-def clear_faults(world: World, request: Request) -> Reply:
+def clear_faults(ask: Ask) -> Reply:
     """`DELETE /_emulator/faults`."""
-    world.faults.rules.clear()
+    ask.world.faults.rules.clear()
     return Reply(204)
 
 
-def readings(world: World, request: Request) -> Reply:
+def readings(ask: Ask) -> Reply:
     """`GET /_emulator/readings`: each switch, what it is, and what it can be."""
-    values = world.readings.as_dict()
+    values = ask.world.readings.as_dict()
     return json_reply(200, {name: {"value": values[name], "choices": choices(name) or "seconds"} for name in names()})
 
 
-def set_readings(world: World, request: Request) -> Reply:
+def set_readings(ask: Ask) -> Reply:
     """`PUT /_emulator/readings`: turn the named switches."""
-    data = _object(request)
-    return json_reply(200, _said(lambda: world.set_readings(data)).as_dict())
+    data = _object(ask.request)
+    return json_reply(200, _said(lambda: ask.world.set_readings(data)).as_dict())
 
 
-def balances(world: World, request: Request) -> Reply:
+def balances(ask: Ask) -> Reply:
     """`GET /_emulator/balances`: the credits of every tenant."""
     return json_reply(
         200,
@@ -195,7 +206,7 @@ def balances(world: World, request: Request) -> Reply:
                 "available": tenant.books.available,
                 "jobs": len(tenant.index.jobs),
             }
-            for name, tenant in world.accounts.by_name.items()
+            for name, tenant in ask.world.accounts.by_name.items()
         },
     )
 

@@ -3,7 +3,7 @@
 
 from pydantic_core import from_json
 
-from ugen_provider.emulator.api import admin, credits, errors, jobs, mishaps, outputs
+from ugen_provider.emulator.api import admin, errors, jobs, ledger, mishaps, outputs
 from ugen_provider.emulator.api.call import Call, Handler
 from ugen_provider.emulator.api.http import Reply, Request
 from ugen_provider.emulator.api.router import Router
@@ -26,9 +26,9 @@ API: dict[str, Handler] = {
     "POST /jobs/*/retry": jobs.retry,
     "GET /jobs/*/keyframes": jobs.keyframes,
     "GET /jobs/*/videos": jobs.videos,
-    "GET /credits/balance": credits.balance,
-    "GET /credits/transactions": credits.transactions,
-    "POST /credits/estimate": credits.estimate,
+    "GET /credits/balance": ledger.balance,
+    "GET /credits/transactions": ledger.transactions,
+    "POST /credits/estimate": ledger.estimate,
 }
 
 
@@ -125,7 +125,7 @@ class Service:
                 return outputs.serve(self.world, request, parts[2], parts[3], now)
         if path.startswith("/_emulator") and self.world.settings.admin:
             handler, _ = self._admin.find(request.method, path)
-            return handler(self.world, request)
+            return handler(admin.Ask(self.world, request))
         raise not_found("Page")
 
 

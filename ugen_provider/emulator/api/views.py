@@ -2,7 +2,7 @@
 """How a job looks from outside at a moment: computed from its timeline, and kept until the next thing happens."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -117,48 +117,53 @@ def _error(world: World, job: Job, now: float) -> str | None:
 
 def keyframe_items(world: World, job: Job, now: float) -> list[dict[str, Any]]:
     """Return the N+1 keyframes with their scores."""
-    passed = world.readings.keyframe_done
-    return [
-        _item(world, job, now, "keyframe", index, INIT if index == 0 else GENERATION, passed)
-        for index in range(job.spec.segments + 1)
-    ]
+    return [_item(_Glance(world, job, now), "keyframe", index) for index in range(job.spec.segments + 1)]
 
 
 def segment_items(world: World, job: Job, now: float) -> list[dict[str, Any]]:
     """Return the N segments with their status."""
-    return [_item(world, job, now, "segment", index, GENERATION, "completed") for index in range(job.spec.segments)]
+    return [_item(_Glance(world, job, now), "segment", index) for index in range(job.spec.segments)]
 
 
-def _item(world: World, job: Job, now: float, kind: str, index: int, stage: int, passed: str) -> dict[str, Any]:
-    span = stage_span(job.timeline, now, stage)
+class _Glance(NamedTuple):
+    """A job at a moment."""
+
+    world: World
+    job: Job
+    now: float
+
+
+def _item(glance: _Glance, kind: str, index: int) -> dict[str, Any]:
+    world, job, now = glance
+    picture = kind == "keyframe"
+    span = stage_span(job.timeline, now, INIT if picture and index == 0 else GENERATION)
     attempts: tuple[Attempt, ...] = ()
     spent, run = 0.0, 0
     if span is not None:
         phase, spent = span
         run = phase.run
         plan = world.desk.plan(job, run)
-        attempts = (plan.keyframes if kind == "keyframe" else plan.segments)[index]
+        attempts = (plan.keyframes if picture else plan.segments)[index]
     over = tuple(attempt for attempt in attempts if attempt.end <= spent)
     kept = best(over) if over else None
-    done = bool(attempts) and len(over) == len(attempts)
     status = "pending"
-    if done and kept is not None:
-        good = over[kept].passed or job.spec.accept_best
-        status = (passed if over[kept].passed else "completed") if good else "failed"
+    if kept is not None and len(over) == len(attempts):
+        status = "completed" if over[kept].passed or job.spec.accept_best else "failed"
+        if picture and over[kept].passed:
+            status = world.readings.keyframe_done
     elif attempts and attempts[0].start <= spent:
         status = "processing" if job.phase(now).status in (PROCESSING, REVIEW) else "failed"
-    suffix = "png" if kind == "keyframe" else "mp4"
-    url = None if kept is None else output_url(world, job, f"{kind}-{index}-{run}-{kept}.{suffix}", now)
+    name = f"{kind}-{index}-{run}-{kept}.{'png' if picture else 'mp4'}"
     item: dict[str, Any] = {
         f"{kind}_id": _item_id(job, kind, index, run),
         "index": index,
         "status": status,
-        "image_url" if kind == "keyframe" else "video_url": url,
+        "image_url" if picture else "video_url": None if kept is None else output_url(world, job, name, now),
         "qai_score": None if kept is None else over[kept].score,
         "attempts": len(over),
         "fail_category": None if kept is None else over[kept].category,
     }
-    if kind == "segment":
+    if not picture:
         item["duration"] = job.spec.segment_duration
     return item
 

@@ -97,7 +97,7 @@ def _video(recipe: Recipe) -> bytes:
         for number in range(frames):
             if (now := number * recipe.scenes // frames) != scene:
                 scene, image = now, _scene(recipe, now)
-            frame = av.VideoFrame.from_image(_marked(image, number, frames))
+            frame = _frame(_marked(image, number, frames))
             frame.pts = number
             frame.time_base = Fraction(1, FPS)
             for packet in stream.encode(frame):
@@ -105,6 +105,11 @@ def _video(recipe: Recipe) -> bytes:
         for packet in stream.encode():
             container.mux(packet)
     return out.getvalue()
+
+
+def _frame(image: Image.Image) -> av.VideoFrame:
+    frame: av.VideoFrame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
+    return frame
 
 
 def _marked(image: Image.Image, number: int, frames: int) -> Image.Image:

@@ -22,7 +22,7 @@ class Clock:
 
     def __init__(self, speed: float = 1.0, *, start: float | None = None, tick: float = 0.0) -> None:
         self._lock = threading.Lock()
-        self._listeners: set[Callable[[], None]] = set()
+        self._listeners: set[Callable[[], object]] = set()
         self._start = start
         self.reset(speed=speed, tick=tick)
 
@@ -99,7 +99,7 @@ class Clock:
         """Return the time to sign with: real time, since whoever checks a signature's freshness lives in it."""
         return time.time()
 
-    def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` whenever the clock jumps; returns how to stop that."""
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)

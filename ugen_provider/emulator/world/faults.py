@@ -106,6 +106,7 @@ class Fault:
 
 
 _FIELDS = {name: item for name, item in Fault.__dataclass_fields__.items() if name not in ("_random", "seen", "hits")}
+_TEXTS = ("method", "path", "key", "tenant", "code")
 _NUMBERS = {
     "nth": (1, 1e9),
     "times": (1, 1e9),
@@ -146,9 +147,8 @@ class Faults:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
                 raise ValueError(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
-        for name in ("method", "path", "key", "tenant", "code"):
-            if not isinstance(data.get(name, ""), str | None):
-                raise ValueError(f"{name} is text, not {data[name]!r}")
+        if wrong := [name for name in _TEXTS if not isinstance(data.get(name), str | None)]:
+            raise ValueError(f"{', '.join(wrong)} must be text")
         rule = Fault(**{**data, "method": str(data.get("method") or "*").upper(), "path": data.get("path") or "*"})
         rule._random = random.Random(f"{self._seed}/fault/{self._made}")  # noqa: SLF001 - made here
         self._made += 1

@@ -18,6 +18,7 @@ MESSAGES = {
     "validation": "Validation: the product image could not be read as a picture of a product",
     "transient": "The video model did not answer (503); the stage was given up after its retries",
 }
+_TEXTS = ("product_name", "error_message", "category")
 _TAG = re.compile(r"#ugen:([\w.:-]+)")
 
 
@@ -76,9 +77,8 @@ def parse(data: Mapping[str, Any]) -> Outcome:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise ValueError(f"{name} is a number from {least} to {most:g}, not {value!r}")
-    for name in ("product_name", "error_message", "category"):
-        if not isinstance(getattr(rule, name), str | None):
-            raise ValueError(f"{name} is text")
+    if wrong := [name for name in _TEXTS if not isinstance(getattr(rule, name), str | None)]:
+        raise ValueError(f"{', '.join(wrong)} must be text")
     return rule
 
 

@@ -59,7 +59,7 @@ class Readings:
         voice_line: Whether a persona's own voice costs 15 credits, or nothing.
         cancel_consumes: Whether cancelling charges the stages that ended, or releases everything.
         estimate_form: Shape of the estimate's answer.
-        webhook_secret: Which secret signs deliveries to a job's own URL.
+        webhook_signer: Whose secret signs deliveries to a job's own URL.
         webhook_signature: Form of the signature header.
         webhook_timestamp: Form of the timestamp header.
         webhook_stamp: Whether retries are stamped and signed anew.
@@ -107,7 +107,7 @@ class Readings:
     voice_line: Literal["persona", "none"] = "persona"
     cancel_consumes: Literal["nothing", "stages"] = "nothing"
     estimate_form: Literal["total_credits", "total", "estimated_credits"] = "total_credits"
-    webhook_secret: Literal["tenant", "none"] = "tenant"
+    webhook_signer: Literal["tenant", "nobody"] = "tenant"
     webhook_signature: Literal["hex", "sha256="] = "hex"
     webhook_timestamp: Literal["seconds", "millis", "iso"] = "seconds"
     webhook_stamp: Literal["fresh", "first"] = "fresh"

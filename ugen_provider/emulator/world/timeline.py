@@ -121,9 +121,9 @@ def retry(
 
 
 def stage_span(timeline: Timeline, now: float, stage: int) -> tuple[Phase, float] | None:
-    """Return the phase in which a stage was last worked on and the seconds spent in it; `None` if it has to be done anew.
+    """Return the phase in which a stage was last worked on, and the seconds spent in it.
 
-    A later run that begins before this stage makes what it had made void.
+    `None` if it has yet to be done: a later run that begins before this stage makes void what was made.
     """
     end = now
     for place in range(at(timeline, now), -1, -1):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._transport import AsyncDriver, AsyncHTTPClient, Target
+from ugen_provider.core.api.clock import Clock
 from ugen_provider.core.api.config import ClientConfig, resolve
 from ugen_provider.core.api.effects import Flow, Now
 from ugen_provider.core.api.errors import JobCancelledError, JobFailedError, JobPausedError
@@ -52,7 +53,8 @@ class AsyncUGenClient:
         spending: `allow`, `attach_only` (wait for what exists, buy nothing) or `off`; else `UGEN_SPENDING`.
         allow_insecure: Whether the key may travel over plain http to another machine.
         http_client: An httpx client of your own, for proxies, certificates or tests. You close it.
-        config: Checked settings, instead of all the above but `http_client`.
+        clock: The clock to live by, for tests.
+        config: Checked settings, instead of all the above but `http_client` and `clock`.
 
     Raises:
         ConfigError: The key is missing, or a setting is out of the question.
@@ -75,6 +77,7 @@ class AsyncUGenClient:
         spending: str | None = None,
         allow_insecure: bool = False,
         http_client: AsyncHTTPClient | None = None,
+        clock: Clock | None = None,
         config: ClientConfig | None = None,
     ) -> None:
         self.config = config or resolve(
@@ -88,7 +91,7 @@ class AsyncUGenClient:
             allow_insecure=allow_insecure,
         )
         self.caller = Caller(policy=self.config.retries, cool_down=CoolDown())
-        self._driver = AsyncDriver(_target(self.config), http_client=http_client)
+        self._driver = AsyncDriver(_target(self.config), http_client=http_client, clock=clock)
         self.jobs = AsyncJobs(self)
         self.credits = AsyncCredits(self)
         self.webhook = AsyncWebhook(self)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 
+from ugen_provider.core.api.clock import Clock, SystemClock
 from ugen_provider.core.api.effects import Await, Effect, Flow, Now, Perform, Request, Response, Send, Sleep, Tick
 from ugen_provider.core.api.errors import TransportError, TransportTimeoutError
 from ugen_provider.core.api.secrets import Secret
@@ -89,9 +89,7 @@ class SyncDriver:
     Args:
         target: Where requests go.
         http_client: The caller's own httpx client; it is not closed here.
-        sleep: How to wait.
-        now: Seconds since the epoch.
-        tick: A clock that is never set back.
+        clock: The clock to live by.
     """
 
     def __init__(
@@ -99,16 +97,12 @@ class SyncDriver:
         target: Target,
         *,
         http_client: HTTPClient | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        now: Callable[[], float] = time.time,
-        tick: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self._target = target
         self._own = http_client is None
         self._http = http_client or httpx.Client(limits=_LIMITS)
-        self._sleep = sleep
-        self._now = now
-        self._tick = tick
+        self._clock = clock or SystemClock()
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return what it returns."""
@@ -132,11 +126,11 @@ class SyncDriver:
             case Send(request=request):
                 return self._send(request)
             case Sleep(seconds=seconds):
-                return self._sleep(seconds)
+                return self._clock.sleep(seconds)
             case Now():
-                return self._now()
+                return self._clock.now()
             case Tick():
-                return self._tick()
+                return self._clock.tick()
             case Perform(call=call):
                 return call()
             case Await(point=point):
@@ -168,20 +162,15 @@ class AsyncDriver:
         target: Target,
         *,
         http_client: AsyncHTTPClient | None = None,
-        sleep: Callable[[float], Any] | None = None,
-        now: Callable[[], float] = time.time,
-        tick: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
-        import anyio
         import anyio.to_thread
 
         self._target = target
         self._own = http_client is None
         self._http = http_client or httpx.AsyncClient(limits=_LIMITS)
-        self._sleep = sleep or anyio.sleep
         self._in_thread = anyio.to_thread.run_sync
-        self._now = now
-        self._tick = tick
+        self._clock = clock or SystemClock()
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return what it returns."""
@@ -205,11 +194,11 @@ class AsyncDriver:
             case Send(request=request):
                 return await self._send(request)
             case Sleep(seconds=seconds):
-                return await self._sleep(seconds)
+                return await self._clock.asleep(seconds)
             case Now():
-                return self._now()
+                return self._clock.now()
             case Tick():
-                return self._tick()
+                return self._clock.tick()
             case Perform(call=call):
                 return await self._in_thread(call)
             case Await(call=call):

@@ -140,9 +140,10 @@ def purchase_when_free(
             return (yield from purchase(caller, order, store=store))
         except RateLimitError as error:
             now: float = yield Now()
-            if slot_timeout is not None and now - began >= slot_timeout:
+            left = float("inf") if slot_timeout is None else began + slot_timeout - now
+            if left <= 0:
                 raise
-            yield Sleep(seconds=slot_pause(error))
+            yield Sleep(seconds=min(slot_pause(error), left))
 
 
 def slot_pause(error: RateLimitError) -> float:

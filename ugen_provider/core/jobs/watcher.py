@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._async_client import AsyncUGenClient
+from ugen_provider.core.api.clock import Clock, SystemClock
 from ugen_provider.core.api.config import ClientConfig
 from ugen_provider.core.api.errors import AuthenticationError, PermissionDeniedError, UGenError
 from ugen_provider.core.api.models import Job
@@ -54,8 +54,7 @@ class JobWatcher:
     Args:
         client: Sends the requests; it stays the caller's to close.
         read_config: Reads the settings again when the key is refused, so that a key can be rotated under the waiters.
-        now: Seconds since the epoch.
-        sleep: How to wait.
+        clock: The clock to live by.
 
     Example:
         >>> watcher = JobWatcher(client)
@@ -69,13 +68,11 @@ class JobWatcher:
         client: AsyncUGenClient,
         *,
         read_config: ReadConfig | None = None,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Clock | None = None,
     ) -> None:
         self.client = client
         self._read_config = read_config
-        self._now = now
-        self._sleep = sleep
+        self._clock = clock or SystemClock()
         self._jobs: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
         self._joined = asyncio.Event()
@@ -104,7 +101,13 @@ class JobWatcher:
             UGenError: An error that a wait does not bear, such as an unknown job.
         """
         waiter = _Waiter(
-            job_id, goal or Goal(), interval, deadline, stale, self._now(), asyncio.get_running_loop().create_future()
+            job_id,
+            goal or Goal(),
+            interval,
+            deadline,
+            stale,
+            self._clock.now(),
+            asyncio.get_running_loop().create_future(),
         )
         self._jobs.setdefault(job_id, _Watched()).waiters.append(waiter)
         self._joined.set()
@@ -146,10 +149,12 @@ class JobWatcher:
             if not self._jobs:
                 return
             waiters = [waiter for watched in self._jobs.values() for waiter in watched.waiters]
-            now = self._now()
+            now = self._clock.now()
             interval = min(waiter.interval for waiter in waiters)
             deadlines = [waiter.deadline for waiter in waiters if waiter.deadline is not None]
-            await self._sleep(polling.next_poll(interval=interval, now=now, deadline=min(deadlines, default=None)))
+            await self._clock.asleep(
+                polling.next_poll(interval=interval, now=now, deadline=min(deadlines, default=None))
+            )
 
     async def _look_at_all(self, job_ids: list[str]) -> None:
         places = asyncio.Semaphore(_AT_ONCE)
@@ -161,7 +166,7 @@ class JobWatcher:
         await asyncio.gather(*(look(job_id) for job_id in job_ids))
 
     async def _look_at(self, job_id: str) -> None:
-        asked_at = self._now()
+        asked_at = self._clock.now()
         try:
             job = await self.client.call(operations.get_job(job_id))
         except UGenError as error:
@@ -174,7 +179,7 @@ class JobWatcher:
         if watched is None:
             return
         watched.patience.answered()
-        now = self._now()
+        now = self._clock.now()
         for waiter in list(watched.waiters):
             if waiter.done.done() or asked_at < waiter.joined:
                 continue
@@ -187,7 +192,7 @@ class JobWatcher:
                 waiter.done.set_exception(polling.timed_out(job.job_id, job))
 
     async def _failed(self, job_id: str, error: UGenError) -> None:
-        now = self._now()
+        now = self._clock.now()
         if isinstance(error, AuthenticationError | PermissionDeniedError):
             await self._read_settings_again(now)
         watched = self._jobs.get(job_id)

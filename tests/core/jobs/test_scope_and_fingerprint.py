@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is one order, what is one request, and the key that follows."""
+
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ugen_provider.core.api import rules
+from ugen_provider.core.jobs.fingerprint import fingerprint
+from ugen_provider.core.jobs.scope import named_scope, partition_scope, product_scope, task_scope
+
+BODY = {"product_name": "Lamp", "product_image_url": "https://s.example/l.jpg", "segment_count": 2}
+TASK = {"dag_id": "d", "run_id": "r", "task_id": "t"}
+
+
+def test_keys_are_uuids_that_never_change_between_versions():
+    key = task_scope(**TASK, map_index=3).key(0, fingerprint="x")
+    assert uuid.UUID(key).version == 5
+    assert key == "454be021-4d5b-5c4f-a752-430830cf8873"
+    assert (
+        product_scope(catalogue="c", product_id="p").key(1, fingerprint="f") == "a69a5bda-26a7-5e80-9b8c-f0bca049bb69"
+    )
+
+
+def test_fingerprints_of_scheme_1_never_change_between_versions():
+    assert fingerprint(BODY, scheme=1) == "01af776613a67a404198dc53542b9ca3513a2b9ba9bd45cc8345be5944af82fb"
+
+
+@given(st.lists(st.tuples(*[st.text(max_size=4)] * 4), min_size=2, max_size=2, unique=True))
+def test_two_orders_never_share_a_key(orders):
+    (a, b) = (task_scope(dag_id=o[0], run_id=o[1], task_id=o[2], namespace=o[3]) for o in orders)
+    assert a.key(0, fingerprint="") != b.key(0, fingerprint="")
+
+
+def test_namespaces_kinds_generations_and_map_indexes_keep_orders_apart():
+    scopes = [
+        task_scope(**TASK),
+        task_scope(**TASK, namespace="staging"),
+        task_scope(**TASK, map_index=0),
+        task_scope(**TASK, scope_key="0"),
+        task_scope(**TASK, scope_key="-1"),
+        named_scope("d"),
+        partition_scope(asset="d", partition="r"),
+        product_scope(catalogue="d", product_id="r"),
+    ]
+    keys = {scope.key(generation, fingerprint="") for scope in scopes for generation in range(3)}
+    assert len(keys) == len(scopes) * 3
+
+
+def test_a_product_is_another_order_once_its_request_changed_and_a_task_is_not():
+    product, task = product_scope(catalogue="c", product_id="p"), task_scope(**TASK)
+    assert product.key(0, fingerprint="a") != product.key(0, fingerprint="b")
+    assert task.key(0, fingerprint="a") == task.key(0, fingerprint="b")
+
+
+def test_defaults_and_what_is_no_part_of_the_request_do_not_count():
+    same = {
+        **BODY,
+        **rules.DEFAULTS,
+        "webhook_url": "https://h.example",
+        "idempotency_key": "k",
+        "stop_at_stage": "init",
+    }
+    assert fingerprint(same) == fingerprint(BODY)
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "X-Amz-Signature=a&X-Amz-Date=b&X-Amz-Expires=1",
+        "X-Goog-Signature=a&X-Goog-Expires=3",
+        "sv=1&se=2&sr=b&sp=r&sig=x",
+        "Expires=1&Signature=2&Key-Pair-Id=3",
+        "token=abc",
+    ],
+)
+def test_the_signature_of_an_address_does_not_count(signed):
+    other = {**BODY, "product_image_url": f"{BODY['product_image_url']}?{signed}"}
+    assert fingerprint(other) == fingerprint(BODY)
+
+
+def test_what_the_address_says_beside_a_signature_counts():
+    one = {**BODY, "product_image_url": "https://s.example/l?v=1&sig=a"}
+    two = {**BODY, "product_image_url": "https://s.example/l?v=2&sig=a"}
+    assert fingerprint(one) != fingerprint(two)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [rule.name for rule in rules.FIELDS if rule.name not in {"webhook_url", "idempotency_key", "stop_at_stage"}],
+)
+def test_every_other_field_counts(field):
+    kinds = {
+        "string": "other",
+        "url": "https://o.example/",
+        "integer": 3,
+        "number": 0.9,
+        "boolean": False,
+        "object": {"a": 1},
+        "strings": ["a"],
+    }
+    assert fingerprint({**BODY, field: kinds[rules.BY_NAME[field].kind]}) != fingerprint(BODY)
+
+
+def test_an_uploaded_picture_counts_by_its_content():
+    def mark(address, identity):
+        return fingerprint({**BODY, "product_image_url": address}, image_identity=identity)
+
+    assert (
+        mark("https://u.example/1", "sha256:a")
+        == mark("https://u.example/2", "sha256:a")
+        != mark("https://u.example/1", "sha256:b")
+    )
+
+
+def test_a_scheme_from_the_future_is_refused_in_words():
+    with pytest.raises(ValueError, match="newer version"):
+        fingerprint(BODY, scheme=99)

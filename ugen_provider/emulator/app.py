@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import functools
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -15,8 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ugen_provider.emulator.api.http import Reply, Request, Wire
 from ugen_provider.emulator.api.service import Service
+from ugen_provider.emulator.delivery import Dispatcher
+from ugen_provider.emulator.patience import pause
 from ugen_provider.emulator.settings import Settings
-from ugen_provider.emulator.world.clock import Clock
 from ugen_provider.emulator.world.world import World
 
 READ_MOST = 64 * 1024 * 1024
@@ -35,6 +35,7 @@ class Edge:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self.dispatcher: Dispatcher | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -47,6 +48,8 @@ class Edge:
             body,
         )
         reply = self._service.handle(request)
+        if reply.settle and self.dispatcher is not None:
+            await self.dispatcher.settle()
         if reply.work is not None:
             reply = await to_thread.run_sync(reply.work)
         if reply.wire is not None:
@@ -76,22 +79,6 @@ class Edge:
             await send({"type": "http.response.body", "body": b""})
             return
         await send({"type": "http.response.body", "body": reply.body})
-
-
-async def pause(clock: Clock, seconds: float) -> None:
-    """Wait until the emulator's clock has moved on by `seconds`, by itself or by hand."""
-    moment = clock.now() + seconds
-    loop = asyncio.get_running_loop()
-    while (delay := clock.wall_delay(moment)) != 0:
-        moved = asyncio.Event()
-        forget = clock.listen(functools.partial(loop.call_soon_threadsafe, moved.set))
-        try:
-            async with asyncio.timeout(delay):
-                await moved.wait()
-        except TimeoutError:
-            pass
-        finally:
-            forget()
 
 
 async def _hang_up(scope: Scope, receive: Receive, *, reset: bool) -> None:
@@ -137,13 +124,21 @@ def _start(reply: Reply) -> Message:
 
 def app_over(service: Service) -> Starlette:
     """Return the application over a service that exists already."""
+    edge = Edge(service)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        service.world.commit()
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.dispatcher = edge.dispatcher = Dispatcher(service.world)
+        running = asyncio.create_task(edge.dispatcher.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            service.world.commit()
 
-    app = Starlette(routes=[Mount("/", app=Edge(service))], lifespan=lifespan)
+    app = Starlette(routes=[Mount("/", app=edge)], lifespan=lifespan)
     app.state.service = service
     return app
 

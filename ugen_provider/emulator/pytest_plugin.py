@@ -24,32 +24,41 @@ if TYPE_CHECKING:
 
 
 class ClockControl:
-    """Moves the emulator's clock, from the test's own thread.
+    """Moves the emulator's clock, from the test's own thread. Webhooks that become due are sent before it returns.
 
     Args:
-        world: The emulator.
+        server: The emulator.
     """
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
+    def __init__(self, server: "EmulatorServer") -> None:
+        self._server = server
+        self._world = server.emulator
 
     def now(self) -> float:
         """Return the emulator's time in seconds since the epoch."""
         return self._world.now()
 
-    def advance(self, seconds: float) -> float:
-        """Let that many seconds pass, with everything that happens in them; returns the new time."""
-        return self._world.advance(seconds)
+    def advance(self, seconds: float, *, deliver: bool = True) -> float:
+        """Let that many seconds pass, with everything that happens in them; returns the new time.
+
+        Args:
+            seconds: How many.
+            deliver: Whether to wait for webhooks; not if this very thread has to answer them.
+        """
+        moment = self._world.advance(seconds)
+        if deliver:
+            self._server.settle()
+        return moment
 
     def advance_to_next_change(self) -> bool:
         """Go to the moment at which the next job changes its status; returns whether there is one."""
         with self._world.lock:
             now = self._world.now()
             coming = self._world.desk.next_due()
-            if coming is None:
-                return False
-            self._world.advance(max(0.0, coming - now))
-            return True
+        if coming is None:
+            return False
+        self.advance(max(0.0, coming - now))
+        return True
 
     def advance_until_idle(self) -> float:
         """Let time pass until no job changes by itself any more; returns the new time."""
@@ -85,7 +94,7 @@ def ugen_emulator(ugen_emulator_server: "EmulatorServer") -> "EmulatorServer":
 @pytest.fixture
 def ugen_clock(ugen_emulator: "EmulatorServer") -> ClockControl:
     """The emulator's clock."""
-    return ClockControl(ugen_emulator.emulator)
+    return ClockControl(ugen_emulator)
 
 
 class FaultControl:

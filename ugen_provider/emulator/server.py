@@ -77,6 +77,8 @@ class EmulatorServer:
         self.url = f"http://{shown}:{self.port}"
         self.emulator.set_base_url(self.url)
         self.service = Service(self.emulator)
+        self.app = app_over(self.service)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._up = threading.Event()
         self._server: _Uvicorn | None = None
@@ -93,7 +95,7 @@ class EmulatorServer:
             listening: Called once connections are accepted.
         """
         config = uvicorn.Config(
-            app_over(self.service),
+            self.app,
             log_level="warning",
             access_log=False,
             http=_Protocol,
@@ -103,10 +105,10 @@ class EmulatorServer:
         self._server = server = _Uvicorn(config, listening or (lambda: None))
 
         async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
             if threading.current_thread() is threading.main_thread():
-                loop = asyncio.get_running_loop()
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, self.stop)
+                    self._loop.add_signal_handler(number, self.stop)
             await server.serve(sockets=[self._socket])
 
         try:
@@ -119,6 +121,11 @@ class EmulatorServer:
         """Stop accepting, let open requests end, commit, and return from `run`."""
         if self._server is not None:
             self._server.should_exit = True
+
+    def settle(self) -> None:
+        """Wait until every webhook that is due by now has been sent and answered."""
+        if self._loop is not None and self._loop.is_running() and self._up.is_set():
+            asyncio.run_coroutine_threadsafe(self.app.state.dispatcher.settle(), self._loop).result(timeout=120)
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.run, args=(self._up.set,), name="ugen-emulator", daemon=True)

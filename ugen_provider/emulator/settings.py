@@ -8,6 +8,7 @@ from typing import Any
 
 from ugen_provider.emulator.world.readings import Readings
 
+_PLENTY = 10_000_000
 LOCAL_KEY = "ugen_sk_local"
 LOCAL_TOKEN = "ugen_jwt_local"  # noqa: S105 - the key of a local fake
 
@@ -28,7 +29,7 @@ class TenantSettings:
     name: str = "local"
     api_keys: tuple[str, ...] = (LOCAL_KEY,)
     bearer_tokens: tuple[str, ...] = (LOCAL_TOKEN,)
-    credits: int = 10_000_000
+    credits: int = _PLENTY
     concurrent_jobs: int | None = None
     daily_jobs: int | None = None
 
@@ -117,3 +118,30 @@ class Settings:
     public_url: str | None = None
     faults: tuple[Mapping[str, Any], ...] = ()
     insecure_webhooks: bool = False
+
+
+def tenant_settings(data: Mapping[str, Any]) -> TenantSettings:
+    """Read an account from JSON.
+
+    Raises:
+        ValueError: A field that there is not, or a value of the wrong sort.
+    """
+    known = TenantSettings.__dataclass_fields__
+    if unknown := set(data) - set(known):
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; a tenant has {', '.join(known)}")
+    if not isinstance(data.get("name"), str) or not data["name"]:
+        raise ValueError("a tenant needs a name")
+    values = dict(data)
+    for name in ("api_keys", "bearer_tokens"):
+        texts = values.get(name, [])
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
+            raise ValueError(f"{name} is a list of texts")
+        values[name] = tuple(texts)
+    for name, least in (("credits", 0), ("concurrent_jobs", 1), ("daily_jobs", 1)):
+        value = values.get(name)
+        if value is None and name != "credits":
+            continue
+        value = values.setdefault(name, _PLENTY)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is a whole number from {least}")
+    return TenantSettings(**values)

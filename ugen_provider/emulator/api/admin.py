@@ -8,11 +8,12 @@ from typing import Any
 
 from ugen_provider.emulator.api.bodies import parse_json
 from ugen_provider.emulator.api.http import Reply, Request, json_reply
-from ugen_provider.emulator.world import faults, outcomes
+from ugen_provider.emulator.settings import tenant_settings
+from ugen_provider.emulator.world import faults, outbox, outcomes
 from ugen_provider.emulator.world.clock import iso
 from ugen_provider.emulator.world.journal import as_json
 from ugen_provider.emulator.world.readings import choices, names
-from ugen_provider.emulator.world.refusals import Invalid
+from ugen_provider.emulator.world.refusals import Invalid, not_found
 from ugen_provider.emulator.world.world import World
 
 
@@ -81,7 +82,7 @@ def advance(ask: Ask) -> Reply:
         ask.world.advance(max(0.0, coming - ask.world.now()) if coming is not None else 0.0)
     else:
         ask.world.advance(_number(data, "seconds"))
-    return _clock(ask.world)
+    return dataclasses.replace(_clock(ask.world), settle=True)
 
 
 def reset(ask: Ask) -> Reply:
@@ -183,6 +184,67 @@ def clear_faults(ask: Ask) -> Reply:
     return Reply(204)
 
 
+def webhooks(ask: Ask) -> Reply:
+    """`GET /_emulator/webhooks`: every delivery with its attempts, oldest first; filter by `job_id`."""
+    job_id = ask.request.params().get("job_id")
+    return json_reply(
+        200,
+        [outbox.as_json(item) for item in ask.world.outbox.deliveries.values() if job_id in (None, item.job_id)],
+    )
+
+
+def redeliver(ask: Ask) -> Reply:
+    """`POST /_emulator/webhooks/{id}/redeliver`: send an event again."""
+    delivery = ask.world.outbox.deliveries.get(ask.args[0])
+    if delivery is None:
+        raise not_found("Delivery")
+    again = ask.world.outbox.redeliver(delivery, ask.world.now())
+    return dataclasses.replace(json_reply(201, outbox.as_json(again)), settle=True)
+
+
+def dump(ask: Ask) -> Reply:
+    """`GET /_emulator/state`: everything, to be loaded again."""
+    return json_reply(200, ask.world.dump())
+
+
+def load(ask: Ask) -> Reply:
+    """`PUT /_emulator/state`: go back to what was dumped."""
+    data = _object(ask.request)
+    _said(lambda: ask.world.load(data))
+    return Reply(204)
+
+
+def add_tenant(ask: Ask) -> Reply:
+    """`POST /_emulator/tenants`: open an account, with the fields of `TenantSettings`."""
+    data = _object(ask.request)
+    settings = _said(lambda: tenant_settings(data))
+    tenant = _said(lambda: ask.world.open_tenant(settings))
+    return json_reply(201, {"name": tenant.name, "available": tenant.books.available})
+
+
+def grant(ask: Ask) -> Reply:
+    """`POST /_emulator/credits`: give a tenant credits, as a `purchase`, `refund` or `bonus`."""
+    data = _object(ask.request)
+    amount, kind = data.get("amount"), data.get("kind", "bonus")
+    tenant = ask.world.accounts.by_name.get(str(data.get("tenant", "local")))
+    if tenant is None:
+        raise not_found("Tenant")
+    if not isinstance(amount, int) or isinstance(amount, bool) or not 0 < amount < 10**15:
+        raise Invalid.one("int_type", ("body", "amount"), "Input should be a whole number above 0", amount)
+    if kind not in ("purchase", "refund", "bonus"):
+        raise Invalid.one("enum", ("body", "kind"), "Input should be purchase, refund or bonus", kind)
+    tenant.books.grant(kind, amount, ask.world.now(), "Granted by the emulator")
+    return balances(ask)
+
+
+def revoke_key(ask: Ask) -> Reply:
+    """`POST /_emulator/keys/revoke`: make an API key unknown, at once."""
+    key = _object(ask.request).get("api_key")
+    if not isinstance(key, str) or not ask.world.accounts.revoke(key):
+        raise not_found("Key")
+    return Reply(204)
+
+
 def readings(ask: Ask) -> Reply:
     """`GET /_emulator/readings`: each switch, what it is, and what it can be."""
     values = ask.world.readings.as_dict()
@@ -234,4 +296,11 @@ ROUTES: dict[str, AdminHandler] = {
     "GET /_emulator/readings": readings,
     "PUT /_emulator/readings": set_readings,
     "GET /_emulator/balances": balances,
+    "GET /_emulator/webhooks": webhooks,
+    "POST /_emulator/webhooks/*/redeliver": redeliver,
+    "GET /_emulator/state": dump,
+    "PUT /_emulator/state": load,
+    "POST /_emulator/tenants": add_tenant,
+    "POST /_emulator/credits": grant,
+    "POST /_emulator/keys/revoke": revoke_key,
 }

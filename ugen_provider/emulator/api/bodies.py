@@ -127,6 +127,37 @@ class RetryJob(Body):
     restart_from_stage: Stage | None = None
 
 
+class Webhook(Body):
+    """`PUT /tenants/me/webhook`."""
+
+    webhook_url: Url
+    webhook_secret: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
+
+
+class Template(Body):
+    """`POST /templates`."""
+
+    name: Name
+    description: Text | None = None
+    config: Mapping
+    is_default: bool = False
+
+
+class TemplateChange(Body):
+    """`PUT /templates/{id}`."""
+
+    name: Name | None = None
+    description: Text | None = None
+    config: Mapping | None = None
+    is_default: bool | None = None
+
+
+class TryModel(Body):
+    """`POST /models/{id}/try`."""
+
+    prompt: Text | None = None
+
+
 B = TypeVar("B", bound=Body)
 
 

@@ -54,6 +54,7 @@ class Reply:
         headers: Further headers.
         work: Computes the real reply where that takes long; the edge runs it off its loop.
         wire: What happens to it on its way; `None` if it simply arrives.
+        settle: Whether it waits until every webhook that is due by now has been sent.
     """
 
     status: int
@@ -62,6 +63,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     work: "Callable[[], Reply] | None" = None
     wire: Wire | None = None
+    settle: bool = False
 
 
 def json_reply(status: int, data: Any, headers: dict[str, str] | None = None) -> Reply:

@@ -9,6 +9,8 @@ from pydantic_core import to_json
 from ugen_provider.emulator.api import bodies, views
 from ugen_provider.emulator.api.call import Call, page_json, page_of, window
 from ugen_provider.emulator.api.http import Reply, json_reply
+from ugen_provider.emulator.api.library import check_music
+from ugen_provider.emulator.api.tenants import check_webhook_url
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.refusals import Invalid
 from ugen_provider.emulator.world.timeline import REVIEW, at
@@ -31,6 +33,8 @@ def create(call: Call) -> Reply:
     """`POST /jobs`."""
     data = bodies.parse_json(call.request.body)
     body = bodies.parse(bodies.CreateJob, data, call.readings)
+    check_webhook_url(call, body.webhook_url)
+    check_music(call, body.custom_music_id)
     job, existed = call.world.desk.create(call.tenant, body.model_dump(), data, call.now)
     return _shown(call, job, call.readings.replay_status if existed else call.readings.create_status)
 

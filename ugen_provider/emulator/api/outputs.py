@@ -5,8 +5,8 @@ import hashlib
 import re
 
 from ugen_provider.emulator.api.http import Reply, Request
-from ugen_provider.emulator.api.views import url_signature
 from ugen_provider.emulator.media.draw import Recipe, render
+from ugen_provider.emulator.world.catalog import MEDIA_TYPES
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.refusals import Refusal, not_found
 from ugen_provider.emulator.world.stages import COMPLETE, GENERATION, INIT
@@ -37,11 +37,26 @@ def serve(world: World, request: Request, job_id: str, name: str, now: float) ->
     return Reply(200, work=work)
 
 
+def serve_upload(world: World, request: Request, name: str) -> Reply:
+    """Return a file that was uploaded, to anybody who has its URL.
+
+    Raises:
+        Refusal: 404.
+    """
+    upload = world.library.uploads.get(name.partition(".")[0])
+    if upload is None or not world.library.url(upload).endswith(request.path):
+        raise not_found("File")
+    content = world.library.content(upload.id)
+    if content is None:
+        raise not_found("File")
+    return ranged(request, content, MEDIA_TYPES[upload.kind])
+
+
 def _check_signature(world: World, request: Request, now: float) -> None:
     params = request.params()
     expires = params.get("expires", "")
     good = expires.isdigit() and len(expires) < 15
-    if not good or params.get("signature") != url_signature(world, request.path, int(expires)):
+    if not good or params.get("signature") != world.url_signature(request.path, int(expires)):
         raise Refusal(403, "FORBIDDEN", "This URL is not signed")
     if now >= int(expires):
         raise Refusal(403, "URL_EXPIRED", "This URL has expired: read the job again for a new one")

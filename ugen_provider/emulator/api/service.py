@@ -3,7 +3,7 @@
 
 from pydantic_core import from_json
 
-from ugen_provider.emulator.api import admin, errors, jobs, ledger, mishaps, outputs
+from ugen_provider.emulator.api import admin, errors, jobs, ledger, library, mishaps, outputs, tenants
 from ugen_provider.emulator.api.call import Call, Handler
 from ugen_provider.emulator.api.http import Reply, Request
 from ugen_provider.emulator.api.router import Router
@@ -14,6 +14,7 @@ from ugen_provider.emulator.world.world import World
 
 PREFIX = "/api/v1"
 BODY_MOST = 2 * 1024 * 1024
+FORM_MOST = 32 * 1024 * 1024
 
 API: dict[str, Handler] = {
     "POST /jobs": jobs.create,
@@ -29,6 +30,26 @@ API: dict[str, Handler] = {
     "GET /credits/balance": ledger.balance,
     "GET /credits/transactions": ledger.transactions,
     "POST /credits/estimate": ledger.estimate,
+    "GET /tenants/me": tenants.me,
+    "GET /tenants/me/webhook": tenants.webhook,
+    "PUT /tenants/me/webhook": tenants.set_webhook,
+    "DELETE /tenants/me/webhook": tenants.clear_webhook,
+    "POST /tenants/me/avatar": library.avatar,
+    "POST /tenants/me/brand-kit/logo": library.logo,
+    "POST /uploads/product-image": library.product_image,
+    "GET /templates": library.templates,
+    "POST /templates": library.add_template,
+    "PUT /templates/*": library.change_template,
+    "PATCH /templates/*": library.change_template,
+    "DELETE /templates/*": library.remove_template,
+    "GET /music/catalog": library.catalog,
+    "GET /music/custom": library.tracks,
+    "POST /music/custom": library.add_track,
+    "DELETE /music/custom/*": library.remove_track,
+    "GET /models": library.models,
+    "GET /models/*": library.model,
+    "POST /models/*/try": library.try_model,
+    "GET /models/tasks/*": library.task,
 }
 
 
@@ -110,9 +131,10 @@ class Service:
         return reply
 
     def _call(self, request: Request, tenant: Tenant, now: float, shift: int) -> Reply:
-        if len(request.body) > BODY_MOST:
-            raise Refusal(413, "PAYLOAD_TOO_LARGE", f"A body has at most {BODY_MOST} bytes")
         handler, args = self._api.find(request.method, request.path[len(PREFIX) :])
+        most = FORM_MOST if request.headers.get("content-type", "").startswith("multipart/") else BODY_MOST
+        if len(request.body) > most:
+            raise Refusal(413, "PAYLOAD_TOO_LARGE", f"A body of this kind has at most {most} bytes")
         return handler(Call(self.world, request, tenant, args, now, shift))
 
     def _elsewhere(self, request: Request, now: float) -> Reply:
@@ -121,11 +143,13 @@ class Service:
             parts = path.split("/")
             if request.method not in ("GET", "HEAD"):
                 raise Refusal(405, "METHOD_NOT_ALLOWED", "Outputs can only be read")
+            if parts[2] == "uploads":
+                return outputs.serve_upload(self.world, request, parts[-1])
             if len(parts) == 4:
                 return outputs.serve(self.world, request, parts[2], parts[3], now)
         if path.startswith("/_emulator") and self.world.settings.admin:
-            handler, _ = self._admin.find(request.method, path)
-            return handler(admin.Ask(self.world, request))
+            handler, args = self._admin.find(request.method, path)
+            return handler(admin.Ask(self.world, request, args))
         raise not_found("Page")
 
 

@@ -97,8 +97,8 @@ def job_fields(world: World, job: Job, now: float, *, full: bool) -> dict[str, A
     form = readings.timestamps
     return {
         **fields,
-        "final_video_url": output_url(world, job, f"final-{phase.run}.mp4", now) if finished else None,
-        "thumbnail_url": output_url(world, job, f"thumbnail-{phase.run}.png", now) if finished else None,
+        "final_video_url": world.output_url(job.id, f"final-{phase.run}.mp4", now) if finished else None,
+        "thumbnail_url": world.output_url(job.id, f"thumbnail-{phase.run}.png", now) if finished else None,
         "error_message": _error(world, job, now) if phase.status == FAILED else None,
         "credits_reserved": job.reserved,
         "credits_consumed": job.consumed,
@@ -158,7 +158,7 @@ def _item(glance: _Glance, kind: str, index: int) -> dict[str, Any]:
         f"{kind}_id": _item_id(job, kind, index, run),
         "index": index,
         "status": status,
-        "image_url" if picture else "video_url": None if kept is None else output_url(world, job, name, now),
+        "image_url" if picture else "video_url": None if kept is None else world.output_url(job.id, name, now),
         "qai_score": None if kept is None else over[kept].score,
         "attempts": len(over),
         "fail_category": None if kept is None else over[kept].category,
@@ -171,20 +171,6 @@ def _item(glance: _Glance, kind: str, index: int) -> dict[str, Any]:
 def _item_id(job: Job, kind: str, index: int, run: int) -> str:
     text = hashlib.sha256(f"{job.id}/{kind}/{index}/{run}".encode()).hexdigest()
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:32]}"
-
-
-def output_url(world: World, job: Job, name: str, now: float) -> str:
-    """Return where an output can be fetched, signed where the readings let URLs expire."""
-    path = f"/media/{job.id}/{name}"
-    if world.readings.output_urls == "lasting":
-        return f"{world.base_url}{path}"
-    expires = int(now + world.readings.url_lifetime)
-    return f"{world.base_url}{path}?expires={expires}&signature={url_signature(world, path, expires)}"
-
-
-def url_signature(world: World, path: str, expires: int) -> str:
-    """Return what makes an expiring URL valid."""
-    return hashlib.sha256(f"{world.settings.seed}/{path}/{expires}".encode()).hexdigest()[:32]
 
 
 def _until(world: World, job: Job, now: float) -> float:

@@ -26,11 +26,11 @@ class Clock:
         self._start = start
         self.reset(speed=speed, tick=tick)
 
-    def reset(self, *, speed: float, tick: float = 0.0) -> None:
-        """Begin again at the start."""
+    def reset(self, *, speed: float, tick: float = 0.0, start: float | None = None) -> None:
+        """Begin again, at `start` or where it began before."""
         if not (math.isfinite(speed) and speed >= 0):
             raise ValueError(f"a clock's speed is 0 (by hand) or more, not {speed}")
-        begin = self._start
+        begin = self._start if start is None else start
         if begin is None:
             begin = MANUAL_START if speed == 0 else time.time()
         with self._lock:

@@ -15,6 +15,14 @@ Kinds:
 - `wrong_type`: 200 with a page of HTML.
 - `shift`: on pages after the first, the list has moved by `shift` items since.
 - `expired`: 403, as for an output URL whose time is over.
+
+For webhooks, where `path` is the receiver's whole URL:
+
+- `webhook_twice`: the event is delivered twice.
+- `webhook_late`: it leaves after `seconds`, so that later events overtake it.
+- `webhook_lost`: it is never sent.
+- `webhook_forged`: it is signed with another secret.
+- `webhook_stale`: it is stamped an hour ago.
 """
 
 import fnmatch
@@ -36,6 +44,11 @@ KINDS = (
     "wrong_type",
     "shift",
     "expired",
+    "webhook_twice",
+    "webhook_late",
+    "webhook_lost",
+    "webhook_forged",
+    "webhook_stale",
 )
 _INSTEAD = frozenset({"status", "reset", "malformed", "bad_gateway", "wrong_type", "expired"})
 
@@ -57,7 +70,7 @@ class Fault:
         retry_after: For kind `status`, in seconds.
         code: Code in the error envelope, for kind `status`.
         done: Whether the request takes effect before it goes wrong.
-        seconds: For `slow` and `slow_body`, by the emulator's clock.
+        seconds: For `slow`, `slow_body` and `webhook_late`, by the emulator's clock.
         keep: Share of the body that arrives, for `truncate` and `cut_short`.
         shift: For kind `shift`; negative shows items again.
         seen: How many requests have matched.
@@ -157,8 +170,15 @@ class Faults:
 
     def meet(self, method: str, path: str, *, key: str | None, tenant: str | None) -> Fault | None:
         """Return what goes wrong with a request."""
+        return self._meet(method, path, key, tenant, webhooks=False)
+
+    def meet_webhook(self, url: str, tenant: str) -> Fault | None:
+        """Return what goes wrong with a webhook."""
+        return self._meet("POST", url, None, tenant, webhooks=True)
+
+    def _meet(self, method: str, path: str, key: str | None, tenant: str | None, *, webhooks: bool) -> Fault | None:
         for rule in self.rules:
-            if rule.meets(method, path, key, tenant):
+            if rule.kind.startswith("webhook_") == webhooks and rule.meets(method, path, key, tenant):
                 return rule
         return None
 

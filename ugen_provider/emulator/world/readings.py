@@ -58,6 +58,8 @@ class Readings:
         settle_rows: Whether settling releases the difference, or the whole before it consumes.
         voice_line: Whether a persona's own voice costs 15 credits, or nothing.
         cancel_consumes: Whether cancelling charges the stages that ended, or releases everything.
+        unknown_music: What a job with a track that is deleted or unknown answers.
+        upload_over: Status for a file that is too large.
         estimate_form: Shape of the estimate's answer.
         webhook_signer: Whose secret signs deliveries to a job's own URL.
         webhook_signature: Form of the signature header.
@@ -106,6 +108,8 @@ class Readings:
     settle_rows: Literal["difference", "whole"] = "difference"
     voice_line: Literal["persona", "none"] = "persona"
     cancel_consumes: Literal["nothing", "stages"] = "nothing"
+    unknown_music: Literal["422", "404", "ignored"] = "422"
+    upload_over: Literal["413", "400"] = "413"
     estimate_form: Literal["total_credits", "total", "estimated_credits"] = "total_credits"
     webhook_signer: Literal["tenant", "nobody"] = "tenant"
     webhook_signature: Literal["hex", "sha256="] = "hex"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that has to survive a restart: records by kind and id in one SQLite file."""
 
+import base64
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,32 @@ class Store:
         self._db.execute("DELETE FROM blobs")
         self.commit()
 
-    def dump(self) -> list[list[Any]]:
-        """Return every record as kind, id, number and data."""
+    def dump(self) -> dict[str, Any]:
+        """Return every record and blob."""
         rows = self._db.execute("SELECT kind, id, number, data FROM records ORDER BY kind, number, id")
-        return [[kind, record_id, number, from_json(data)] for kind, record_id, number, data in rows]
+        blobs = self._db.execute("SELECT id, content FROM blobs ORDER BY id")
+        return {
+            "records": [[kind, record_id, number, from_json(data)] for kind, record_id, number, data in rows],
+            "blobs": [[blob_id, base64.b64encode(content).decode()] for blob_id, content in blobs],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put what was dumped in the place of everything.
+
+        Raises:
+            ValueError: It is not of the form of a dump; nothing has changed then.
+        """
+        try:
+            records = [(str(kind), str(rid), int(number), data) for kind, rid, number, data in state["records"]]
+            blobs = [(str(blob_id), base64.b64decode(content)) for blob_id, content in state["blobs"]]
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ValueError(f"this is no dump of an emulator's state: {problem!r}") from None
+        self.clear()
+        for kind, record_id, number, data in records:
+            self.put(kind, record_id, number, data)
+        for blob_id, content in blobs:
+            self.put_blob(blob_id, content)
+        self.commit()
 
     def close(self) -> None:
         """Commit and let go of the file."""

@@ -2,20 +2,24 @@
 """The whole service in one object, without any I/O but its SQLite file."""
 
 import dataclasses
+import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ugen_provider.emulator.settings import Settings
-from ugen_provider.emulator.world.accounts import Accounts
+from ugen_provider.emulator.settings import Settings, TenantSettings
+from ugen_provider.emulator.world.accounts import Accounts, Tenant
 from ugen_provider.emulator.world.clock import Clock
 from ugen_provider.emulator.world.desk import Desk
 from ugen_provider.emulator.world.faults import Faults
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.journal import Journal
+from ugen_provider.emulator.world.library import Library
+from ugen_provider.emulator.world.outbox import Outbox
 from ugen_provider.emulator.world.readings import Readings
-from ugen_provider.emulator.world.store import Store
-from ugen_provider.emulator.world.timeline import Phase
+from ugen_provider.emulator.world.stages import COMPLETE
+from ugen_provider.emulator.world.store import FORMAT, Store
+from ugen_provider.emulator.world.timeline import COMPLETED, Phase
 
 
 class World:
@@ -30,6 +34,7 @@ class World:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lock = threading.RLock()
+        self._listeners: set[Callable[[], object]] = set()
         self.clock = Clock(settings.speed, start=settings.start, tick=settings.tick)
         self.store = Store(settings.db)
         self.base_url = settings.public_url or "http://emulator.invalid"
@@ -46,9 +51,11 @@ class World:
         now = self.clock.now()
         for tenant in self.settings.tenants:
             self.accounts.open(tenant, now)
+        self.library = Library(self.store, seed=self.settings.seed, base_url=lambda: self.base_url)
         self.faults = Faults(self.settings.seed)
         for rule in self.settings.faults:
             self.faults.add(rule)
+        self.outbox = Outbox(self.store, seed=self.settings.seed, readings=lambda: self._readings, faults=self.faults)
         self.desk = Desk(
             self.settings,
             clock=self.clock,
@@ -63,6 +70,36 @@ class World:
 
     def _job_ended(self, job: Job, phase: Phase) -> None:
         """Announce the end of a job."""
+        done = phase.status == COMPLETED
+        finished = done and phase.stage == COMPLETE
+        failure = self.desk.plan(job, phase.run).failure
+        event = {
+            "event": f"job.{phase.status}",
+            "job_id": job.id,
+            "status": phase.status,
+            "final_video_url": self.output_url(job.id, f"final-{phase.run}.mp4", phase.start) if finished else None,
+            "thumbnail_url": self.output_url(job.id, f"thumbnail-{phase.run}.png", phase.start) if finished else None,
+            "credits_consumed": job.consumed if done else 0,
+            "error_message": failure.message if failure and not done else None,
+        }
+        self.outbox.announce(job.tenant, job.id, job.params.get("webhook_url"), event, phase.start)
+
+    def output_url(self, job_id: str, name: str, now: float) -> str:
+        """Return where an output can be fetched, signed where the readings let URLs expire."""
+        path = f"/media/{job_id}/{name}"
+        if self._readings.output_urls == "lasting":
+            return f"{self.base_url}{path}"
+        expires = int(now + self._readings.url_lifetime)
+        return f"{self.base_url}{path}?expires={expires}&signature={self.url_signature(path, expires)}"
+
+    def url_signature(self, path: str, expires: int) -> str:
+        """Return what makes an expiring URL valid."""
+        return hashlib.sha256(f"{self.settings.seed}/{path}/{expires}".encode()).hexdigest()[:32]
+
+    def listen(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback` after every commit; returns how to stop that."""
+        self._listeners.add(callback)
+        return lambda: self._listeners.discard(callback)
 
     @property
     def readings(self) -> Readings:
@@ -107,6 +144,40 @@ class World:
         if self.store.dirty:
             self.store.put("clock", "clock", 0, self.clock.now())
             self.store.commit()
+            for callback in tuple(self._listeners):
+                callback()
+
+    def open_tenant(self, settings: TenantSettings) -> Tenant:
+        """Open a further account.
+
+        Raises:
+            ValueError: Its name or a key is taken.
+        """
+        with self.lock:
+            tenant = self.accounts.open(settings, self.now())
+            self.desk.admit(tenant)
+            return tenant
+
+    def dump(self) -> dict[str, Any]:
+        """Return the whole state as JSON, uploads included, secrets and keys not in clear."""
+        with self.lock:
+            now = self.now()
+            self.commit()
+            return {"format": FORMAT, "now": now, "readings": self._readings.as_dict(), **self.store.dump()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that was dumped. Accounts that the settings do not name are left out.
+
+        Raises:
+            ValueError: It is no dump, or one of another version.
+        """
+        with self.lock:
+            if state.get("format") != FORMAT:
+                raise ValueError("this is not a state that this version dumped")
+            readings = Readings().with_values(state["readings"])
+            self.store.restore(state)
+            self.clock.reset(speed=self.clock.speed, tick=self.clock.tick, start=float(state["now"]))
+            self._furnish(readings)
 
     def reset(self, *, seed: int | None = None, readings: Mapping[str, Any] | None = None) -> None:
         """Begin anew: no jobs, opening balances, switches as at the start, a clock at its beginning.

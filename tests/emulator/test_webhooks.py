@@ -2,6 +2,7 @@
 import hashlib
 import hmac
 import http.server
+import itertools
 import json
 import threading
 
@@ -91,7 +92,7 @@ def test_retries_after_1_4_and_16_seconds_by_the_clock(api, ugen_emulator, ugen_
     [delivery] = admin(ugen_emulator, "webhooks")
     assert delivery["state"] == ("dropped" if len(bad) == 4 else "delivered")
     starts = [attempt["at"] for attempt in delivery["attempts"]]
-    assert [round(later - earlier) for earlier, later in zip(starts, starts[1:], strict=False)] == [1, 4, 16]
+    assert [round(later - earlier) for earlier, later in itertools.pairwise(starts)] == [1, 4, 16]
 
 
 def test_one_big_step_of_the_clock_drains_all_retries_in_order(api, ugen_clock, receiver):

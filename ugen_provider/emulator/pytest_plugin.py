@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ugen_provider import UGenClient
     from ugen_provider.emulator.server import EmulatorServer
     from ugen_provider.emulator.settings import Settings
+    from ugen_provider.emulator.transport import EmulatorTransport
     from ugen_provider.emulator.world.faults import Fault
     from ugen_provider.emulator.world.world import World
 
@@ -151,3 +152,11 @@ def ugen_client(ugen_emulator: "EmulatorServer") -> Iterator["UGenClient"]:
 
     with UGenClient(api_key=LOCAL_KEY, base_url=ugen_emulator.base_url) as client:
         yield client
+
+
+@pytest.fixture
+def ugen_transport(ugen_emulator_settings: "Settings") -> "EmulatorTransport":
+    """An emulator of its own without a socket, for `httpx.Client(transport=...)` or the asynchronous one."""
+    from ugen_provider.emulator.transport import EmulatorTransport
+
+    return EmulatorTransport(ugen_emulator_settings)

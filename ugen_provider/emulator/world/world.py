@@ -21,6 +21,9 @@ from ugen_provider.emulator.world.stages import COMPLETE
 from ugen_provider.emulator.world.store import FORMAT, Store
 from ugen_provider.emulator.world.timeline import COMPLETED, Phase
 
+IN_PROCESS = "http://localhost"
+"""What URLs begin with where no socket is listened on: the in-process transport answers for it."""
+
 
 class World:
     """Clock, accounts, jobs, journal and switches.
@@ -37,7 +40,7 @@ class World:
         self._listeners: set[Callable[[], object]] = set()
         self.clock = Clock(settings.speed, start=settings.start, tick=settings.tick)
         self.store = Store(settings.db)
-        self.base_url = settings.public_url or "http://emulator.invalid"
+        self.base_url = settings.public_url or IN_PROCESS
         self.version = 0
         """Changes with everything that rendered answers depend on beside the job."""
         for _, _, moment in self.store.load("clock"):

@@ -161,7 +161,7 @@ def test_line_numbers_stand_in_a_large_feed_with_long_items():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is empty"),
+        (b"", "is empty"),
         (b"\x00\x01\x02", "is no product feed that can be read: it begins with"),
         (b"<!doctype html><html><body>Sign in</body></html>", "perhaps a login page"),
         (b"<html><head/></html>", "perhaps a login page"),
@@ -172,8 +172,8 @@ def test_line_numbers_stand_in_a_large_feed_with_long_items():
         ("<rss><channel><item><id>1</id><title>é</title>".encode()[:-8], "cut off"),
         (b"<rss>" + b"<a>" * 100, "nests deeper"),
         (b"<rss><channel><item><id>1</id>" + b"<a>" * 100, "nests deeper"),
-        (b"<rss><channel><item><id>1</id><title>" + b"x" * (17 << 20), "larger than 16,777,216 bytes"),
-        (b"<rss><channel><item><id>1</id><title a='" + b"x" * (17 << 20), "larger than 16,777,216 bytes"),
+        (b"<rss><channel><item><id>1</id><title>" + b"x" * (17 << 20), "an item is larger than 16,777,216 bytes"),
+        (b"<rss><channel><item><id>1</id><title a='" + b"x" * (2 << 20), "a tag is larger than 1,048,576 bytes"),
     ],
 )
 def test_what_is_no_feed_is_told_with_its_place(content, message):

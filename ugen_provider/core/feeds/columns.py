@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+Kind = Literal["google", "shopify", "meta", "openai"]
+"""Whose rules a feed follows; it chooses the names of columns and the default mapping."""
 
 _SEPARATORS = re.compile(r"[\s\-/]+")
+_NUMBERED = re.compile(r"image\[(\d+)\]\.url")
 _ALIASES = {
     "product_id": "id",
     "item_id": "id",
@@ -15,6 +21,7 @@ _ALIASES = {
     "product_title": "title",
     "summary": "description",
     "content": "description",
+    "body_html": "description",
     "image": "image_link",
     "image_url": "image_link",
     "main_image": "image_link",
@@ -27,13 +34,28 @@ _ALIASES = {
     "highlights": "product_highlight",
     "url": "link",
     "product_url": "link",
+    "vendor": "brand",
     "product_category": "product_type",
     "category": "product_type",
 }
+_SHOPIFY = {
+    "handle": "id",
+    "url_handle": "id",
+    "body_(html)": "description",
+    "vendor": "brand",
+    "type": "product_type",
+    "product_category": "google_product_category",
+    "image_src": "image_link",
+    "product_image_url": "image_link",
+    "variant_price": "price",
+    "published_on_online_store": "published",
+    "option1_value": "variant",
+}
+_OWN: Mapping[str, Mapping[str, str]] = {"shopify": {**_ALIASES, **_SHOPIFY}}
 _MOST_HEADERS = 4096
 
 
-def canonical(name: str, *, prefixes: tuple[str, ...] = ("g:",)) -> tuple[str, int]:
+def canonical(name: str, *, kind: Kind = "google", prefixes: tuple[str, ...] = ("g:",)) -> tuple[str, int]:
     """The canonical name of a column, and how sure that is (0 is surest).
 
     A prefixed name beats a plain one, since RSS and Atom have a `title` and a `link` of their own, and a name of
@@ -44,21 +66,46 @@ def canonical(name: str, *, prefixes: tuple[str, ...] = ("g:",)) -> tuple[str, i
         (('image_link', 0), ('title', 1), ('title', 2))
     """
     rank = 1
-    for prefix in prefixes:
-        if prefix and name.startswith(prefix):
-            name, rank = name[len(prefix) :], 0
-            break
+    own = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+    if own is not None:
+        name, rank = name.removeprefix(own), 0
     plain = _SEPARATORS.sub("_", name.strip().lower())
-    if ".g:" in plain:
-        plain = plain.replace(".g:", ".")
-    alias = _ALIASES.get(plain)
+    for prefix in prefixes:
+        plain = plain.replace(f".{prefix}", ".")
+    if found := _NUMBERED.fullmatch(plain):
+        return ("image_link" if found[1] == "0" else "additional_image_link", 2)
+    alias = _OWN.get(kind, _ALIASES).get(plain)
     return (plain, rank) if alias is None else (alias, 2)
+
+
+def kind_of(header: Collection[str], *, commented: bool = False) -> Kind:
+    """Whose rules a feed follows, by its columns.
+
+    Args:
+        header: Column names as they stand in the feed.
+        commented: Whether `#` lines came before the header.
+
+    Example:
+        >>> kind_of(["Handle", "Title", "Body (HTML)"]), kind_of(["id", "title", "is_eligible_search"])
+        ('shopify', 'openai')
+    """
+    names: set[str] = {canonical(name)[0] for name in header} | {
+        _SEPARATORS.sub("_", name.strip().lower()) for name in header
+    }
+    if names & {"handle", "url_handle"} and "title" in names and "id" not in names:
+        return "shopify"
+    if names & {"is_eligible_search", "is_eligible_checkout", "enable_search", "enable_checkout"}:
+        return "openai"
+    if commented or names & {"fb_product_category", "quantity_to_sell_on_facebook", "image[0].url", "fb_gender"}:
+        return "meta"
+    return "google"
 
 
 class Columns:
     """Canonical names for whole headers, worked out once for each header that occurs.
 
     Args:
+        kind: Whose rules the feed follows.
         prefixes: Namespace prefixes that mean Google's attributes.
 
     Example:
@@ -66,7 +113,8 @@ class Columns:
         ('id', 'title[2]', 'title')
     """
 
-    def __init__(self, *, prefixes: tuple[str, ...] = ("g:",)) -> None:
+    def __init__(self, *, kind: Kind = "google", prefixes: tuple[str, ...] = ("g:",)) -> None:
+        self._kind: Kind = kind
         self._prefixes = prefixes
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -80,7 +128,7 @@ class Columns:
         return known
 
     def _work_out(self, header: tuple[str, ...]) -> tuple[str, ...]:
-        meant = [canonical(name, prefixes=self._prefixes) for name in header]
+        meant = [canonical(name, kind=self._kind, prefixes=self._prefixes) for name in header]
         names = [""] * len(header)
         taken: set[str] = set()
         for position in sorted(range(len(header)), key=lambda position: meant[position][1]):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ugen_provider.core.api import rules
+from ugen_provider.core.feeds.columns import Kind
 from ugen_provider.core.feeds.products import Product, RejectedRow, excerpt
-from ugen_provider.core.feeds.reading import Kind
 
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -98,7 +98,7 @@ def selling_points(product: Product, mapping: FeedMapping) -> list[str]:
         ['A cup.', 'It holds tea & coffee.']
     """
     for name in mapping.points:
-        if points := [_one_line(text) for text in product.texts(name)]:
+        if points := [_one_line(text) for text in product.phrases(name)]:
             return points[:MOST_POINTS]
     for name in mapping.prose:
         if prose := plain_text(product.text(name)):
@@ -124,4 +124,4 @@ def _first(product: Product, names: tuple[str, ...]) -> str:
 
 
 def _picture(product: Product, names: tuple[str, ...]) -> str:
-    return next((text for name in names for text in product.texts(name) if rules.is_http_url(text)), "")
+    return next((text for name in names for text in product.addresses(name) if rules.is_http_url(text)), "")

@@ -9,9 +9,10 @@ from typing import Any
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
+from ugen_provider.core.feeds.columns import Kind
 from ugen_provider.core.feeds.mapping import FeedMapping, to_job_fields
 from ugen_provider.core.feeds.products import Product, RejectedRow
-from ugen_provider.core.feeds.reading import Kind, read_feed
+from ugen_provider.core.feeds.reading import read_feed
 from ugen_provider.core.feeds.sources import FeedSource
 
 

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_NEXT_ADDRESS = re.compile(r"\s*,\s*(?=https?://)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,14 @@ class Product:
             is a list. What the properties below read is in here too.
         line: Line in the (unpacked) feed, from 1; None where the format has no lines.
         item: Number of the item, from 1.
+        rows: Rows of the feed that it was made from; more than one for a product with its variants.
     """
 
     id: str
     attributes: Mapping[str, Any] = field(repr=False)
     line: int | None
     item: int
+    rows: int = 1
 
     def text(self, column: str) -> str:
         """The value of a column as trimmed text; the first one where there are several, empty where there is none."""
@@ -66,6 +72,14 @@ class Product:
         for single in value if isinstance(value, list | tuple) else (value,):
             text = single if isinstance(single, str) else _as_text(single)
             if text and (text := text.strip()):
+                yield text
+
+    def addresses(self, column: str) -> Iterator[str]:
+        """All addresses of a column, which text feeds write with commas between."""
+        for text in self.texts(column):
+            if "," in text:
+                yield from _NEXT_ADDRESS.split(text)
+            else:
                 yield text
 
     @property
@@ -81,7 +95,7 @@ class Product:
     @property
     def image_links(self) -> tuple[str, ...]:
         """The pictures, the main one first, as they stand in the feed."""
-        return (*self.texts("image_link"), *self.texts("additional_image_link"))
+        return (*self.addresses("image_link"), *self.addresses("additional_image_link"))
 
     @property
     def price(self) -> str:
@@ -111,7 +125,17 @@ class Product:
     @property
     def highlights(self) -> tuple[str, ...]:
         """Short sentences that sell it."""
-        return tuple(self.texts("product_highlight"))
+        return tuple(self.phrases("product_highlight"))
+
+    def phrases(self, column: str) -> Iterator[str]:
+        """All phrases of a column, which text feeds write with commas between and quotes around."""
+        for text in self.texts(column):
+            if '"' in text and "," in text:
+                yield from (
+                    phrase.strip() for phrase in next(csv.reader([text], skipinitialspace=True)) if phrase.strip()
+                )
+            else:
+                yield text
 
 
 def place(line: int | None, item: int) -> str:
@@ -142,6 +166,8 @@ def excerpt(value: object, *, most: int = 80) -> str:
 def _as_text(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, Mapping):  # a picture in JSON, as Shopify and Meta write it
+        return _as_text(value.get("src") or value.get("url") or value.get("value"))
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

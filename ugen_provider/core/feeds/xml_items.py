@@ -20,6 +20,7 @@ _GOOGLE = "http://base.google.com/ns/1.0"
 _ROOTS = frozenset({"rss", "feed", "rdf:RDF", "RDF", "channel", "products", "items"})
 _ITEMS = frozenset({"item", "entry", "product", "atom:entry", "rss:item"})
 _MOST_DEPTH = 64
+_LARGEST_TOKEN = 1 << 20  # expat looks at an unfinished tag again with every piece
 LARGEST_ITEM = 16 << 20
 """Bytes that one item may have. Real ones stay below 100 kB; Meta refuses items above 5 MB."""
 
@@ -30,7 +31,7 @@ class XMLItems:
     Args:
         file: The bytes.
         source: What to call the feed in errors.
-        largest_item: Bytes that one item, or one token of it, may have.
+        largest_item: Bytes that one item may have.
     """
 
     def __init__(self, file: BufferedReader, *, source: str, largest_item: int = LARGEST_ITEM) -> None:
@@ -65,10 +66,12 @@ class XMLItems:
         yield from ready
 
     def _check_bounds(self, parser: expat.XMLParserType, fed: int) -> None:
-        begun = self._item_offset if self._item_offset >= 0 else parser.CurrentByteIndex
-        if fed - max(begun, 0) > self._largest:
+        token = fed - max(parser.CurrentByteIndex, 0)
+        item = fed - self._item_offset if self._item_offset >= 0 else 0
+        if token > _LARGEST_TOKEN or item > self._largest:
+            what, most = ("a tag", _LARGEST_TOKEN) if token > _LARGEST_TOKEN else ("an item", self._largest)
             raise FeedError(
-                f"an item or a tag is larger than {self._largest:,} bytes; the feed is broken, or no product feed",
+                f"{what} is larger than {most:,} bytes; the feed is broken, or no product feed",
                 source=self._source,
                 line=parser.CurrentLineNumber,
                 item=self._number,

@@ -142,13 +142,15 @@ def _each(
     number = 1
     while True:
         page = client.call(page_of(number))
+        fresh = 0
         for item in map(read, page.items):
             item_id = id_of(item)
             if item_id is None or item_id not in seen:
                 if item_id is not None:
                     seen.add(item_id)
+                fresh += 1
                 yield item
-        if not page.more:
+        if not page.more or not fresh:
             return
         number += 1
 

@@ -379,6 +379,7 @@ class Page(BaseModel):
     items: tuple[dict[str, Any], ...]
     page: int
     more: bool
+    total: int | None = None
 
 
 def read_page(body: Any, *, page: int, page_size: int) -> Page:
@@ -387,7 +388,7 @@ def read_page(body: Any, *, page: int, page_size: int) -> Page:
     Whether another page follows is told by `total_pages` or `total` where there, else by a full page.
     """
     if isinstance(body, list):
-        return Page(items=tuple(_objects(body)), page=page, more=False)
+        return Page.model_construct(items=tuple(_objects(body)), page=page, more=len(body) >= page_size, total=None)
     if not isinstance(body, Mapping):
         raise TypeError("a list was expected, as an array or as {'items': [...]}")
     items = next(
@@ -403,7 +404,13 @@ def read_page(body: Any, *, page: int, page_size: int) -> Page:
         more = page * page_size < total
     else:
         more = len(items) >= page_size
-    return Page(items=tuple(_objects(items)), page=page, more=more and bool(items))
+    # Constructed, not validated: a page of 100 jobs would be copied for nothing, while others wait for the loop.
+    return Page.model_construct(
+        items=tuple(_objects(items)),
+        page=page,
+        more=more and bool(items),
+        total=total if isinstance(total, int) else None,
+    )
 
 
 def read_items(body: Any) -> tuple[dict[str, Any], ...]:

@@ -8,18 +8,30 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._async_client import AsyncUGenClient
 from ugen_provider.core.api.clock import Clock, SystemClock
 from ugen_provider.core.api.config import ClientConfig
+from ugen_provider.core.api.effects import Await, Flow
 from ugen_provider.core.api.errors import AuthenticationError, PermissionDeniedError, UGenError
-from ugen_provider.core.api.models import Job
+from ugen_provider.core.api.flows import Caller, Operation
+from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.api.polling import Goal, Outcome, Patience, Seen
+from ugen_provider.core.api.retries import RetryPolicy
+from ugen_provider.core.jobs.looking import Looker
+from ugen_provider.core.jobs.purchase import Order, Purchase, goal_of
+
+T = TypeVar("T")
 
 _log = logging.getLogger("ugen_provider.jobs")
-_AT_ONCE = 20
+_SLACK = 0.5
+"""Seconds by which a look may come early, so that jobs that are due at nearly the same time share a round."""
+
+_LEAST_PAUSE = 0.05
 
 ReadConfig = Callable[[], Awaitable[ClientConfig]]
 
@@ -33,23 +45,26 @@ class _Waiter:
     stale: Seen | None
     joined: float
     done: asyncio.Future[Outcome]
-    last: Job | None = None
 
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """One job and everybody who waits for it."""
+    """One job, everybody who waits for it, and when it is looked at next."""
 
+    due: float
     waiters: list[_Waiter] = field(default_factory=list)
     patience: Patience = field(default_factory=Patience)
+    last: Job | None = None
 
 
 class JobWatcher:
     """Waits for many jobs of one account with as few requests as possible.
 
     Everybody who waits in a process shares one: all triggers of a triggerer, all jobs of a batch, all partitions of a
-    run. It looks at the smallest interval that a waiter asks for, and never costs more than one GET per job and
-    interval plus 5 %. With nobody waiting it does nothing at all.
+    run. It never costs more than one GET per job and interval plus 5 %, and where pages of active jobs are cheaper it
+    reads those. With nobody waiting it does nothing at all.
+
+    The job of an outcome may come from a list and lack what only `GET /jobs/{jobId}` tells; `watching` reads it again.
 
     Args:
         client: Sends the requests; it stays the caller's to close.
@@ -73,9 +88,13 @@ class JobWatcher:
         self.client = client
         self._read_config = read_config
         self._clock = clock or SystemClock()
+        # A look that fails is repeated by the next round; repeating it here would cost more than the round may.
+        self._caller = Caller(policy=RetryPolicy(attempts=1), cool_down=client.caller.cool_down)
+        self._looker = Looker(self._send, self)
         self._jobs: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
-        self._joined = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._sleeps_until = float("inf")
         self._config_read_at = float("-inf")
 
     async def wait(
@@ -100,21 +119,20 @@ class JobWatcher:
             JobTimeoutError: The deadline passed; the job was left.
             UGenError: An error that a wait does not bear, such as an unknown job.
         """
-        waiter = _Waiter(
-            job_id,
-            goal or Goal(),
-            interval,
-            deadline,
-            stale,
-            self._clock.now(),
-            asyncio.get_running_loop().create_future(),
-        )
-        self._jobs.setdefault(job_id, _Watched()).waiters.append(waiter)
-        self._joined.set()
+        now = self._clock.now()
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(job_id, goal or Goal(), interval, deadline, stale, now, future)
+        watched = self._jobs.get(job_id)
+        if watched is None:
+            watched = self._jobs[job_id] = _Watched(due=now)
+        watched.due = min(watched.due, now + interval)
+        watched.waiters.append(waiter)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch(), name="ugen-job-watcher")
+        elif now + interval < self._sleeps_until:
+            self._woken.set()
         try:
-            return await waiter.done
+            return await future
         finally:
             self._leave(waiter)
 
@@ -142,56 +160,89 @@ class JobWatcher:
             self._task.cancel()
             self._task = None
 
+    def _send(self, operation: Operation[T]) -> Awaitable[T]:
+        return self.client.run(self._caller.call(operation))
+
     async def _watch(self) -> None:
+        # Whoever joins in the same breath belongs to the first round.
+        await asyncio.sleep(0)
         while self._jobs:
-            self._joined.clear()
-            await self._look_at_all(list(self._jobs))
-            if not self._jobs:
-                return
-            waiters = [waiter for watched in self._jobs.values() for waiter in watched.waiters]
-            now = self._clock.now()
-            interval = min(waiter.interval for waiter in waiters)
-            deadlines = [waiter.deadline for waiter in waiters if waiter.deadline is not None]
-            await self._clock.asleep(
-                polling.next_poll(interval=interval, now=now, deadline=min(deadlines, default=None))
-            )
+            began = self._clock.now()
+            due = [job_id for job_id, watched in self._jobs.items() if watched.due <= began + _SLACK]
+            sure = {job_id for job_id in due if self._needs_its_own_look(job_id, began)}
+            await self._looker.look(due, sure=sure)
+            for job_id in due:
+                if (watched := self._jobs.get(job_id)) is not None:
+                    watched.due = began + min(waiter.interval for waiter in watched.waiters)
+            await self._pause()
 
-    async def _look_at_all(self, job_ids: list[str]) -> None:
-        places = asyncio.Semaphore(_AT_ONCE)
-
-        async def look(job_id: str) -> None:
-            async with places:
-                await self._look_at(job_id)
-
-        await asyncio.gather(*(look(job_id) for job_id in job_ids))
-
-    async def _look_at(self, job_id: str) -> None:
-        asked_at = self._clock.now()
+    async def _pause(self) -> None:
+        if not self._jobs:
+            return
+        now = self._clock.now()
+        due = min(watched.due for watched in self._jobs.values())
+        first = min(
+            (w.deadline for watched in self._jobs.values() for w in watched.waiters if w.deadline is not None),
+            default=None,
+        )
+        left = polling.next_poll(interval=max(0.0, due - now), now=now, deadline=first)
+        if first is not None and first <= now + left:
+            for watched in self._jobs.values():
+                if any(w.deadline is not None and w.deadline <= now + left for w in watched.waiters):
+                    watched.due = now
+        self._sleeps_until = now + left
+        self._woken.clear()
+        sleeping = asyncio.ensure_future(self._clock.asleep(max(left, _LEAST_PAUSE)))
+        woken = asyncio.ensure_future(self._woken.wait())
         try:
-            job = await self.client.call(operations.get_job(job_id))
-        except UGenError as error:
-            await self._failed(job_id, error)
-        else:
-            self._answered(job, asked_at=asked_at)
+            await asyncio.wait({sleeping, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            woken.cancel()
+            self._sleeps_until = float("inf")
 
-    def _answered(self, job: Job, *, asked_at: float) -> None:
+    def _needs_its_own_look(self, job_id: str, now: float) -> bool:
+        """Where an old state must not count, or the time is up, a page may not be believed: it may lag."""
+        waiters = self._jobs[job_id].waiters
+        return any(w.stale is not None or (w.deadline is not None and w.deadline <= now + _SLACK) for w in waiters)
+
+    # What the looker asks and tells.
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.now()
+
+    def is_news(self, job_id: str, *, state: JobState, stage: str | None) -> bool:
+        """Whether this state, seen on a page, would end anybody's wait."""
+        watched = self._jobs.get(job_id)
+        if watched is None:
+            return False
+        seen = Job.model_construct(job_id=job_id, status=state.value, current_stage=stage)
+        return any(
+            (waiter.goal.stage is not None and stage is None) or polling.judge(seen, goal=waiter.goal) is not None
+            for waiter in watched.waiters
+        )
+
+    def answered(self, job: Job, *, asked_at: float) -> None:
+        """An answer about this very job: tell whoever waited when it was asked for."""
         watched = self._jobs.get(job.job_id)
         if watched is None:
             return
         watched.patience.answered()
+        watched.last = job
         now = self._clock.now()
-        for waiter in list(watched.waiters):
+        for waiter in watched.waiters:
             if waiter.done.done() or asked_at < waiter.joined:
                 continue
-            waiter.last = job
             stale = waiter.stale if now - waiter.joined < polling.STALE_PATIENCE else None
             reason = polling.judge(job, goal=waiter.goal, stale=stale)
             if reason is not None:
                 waiter.done.set_result(Outcome(job, reason))
-            elif waiter.deadline is not None and now >= waiter.deadline:
+            elif waiter.deadline is not None and asked_at >= waiter.deadline:
                 waiter.done.set_exception(polling.timed_out(job.job_id, job))
 
-    async def _failed(self, job_id: str, error: UGenError) -> None:
+    async def failed(self, job_id: str, error: UGenError) -> None:
+        """A look failed: bear it, or tell whoever waits."""
         now = self._clock.now()
         if isinstance(error, AuthenticationError | PermissionDeniedError):
             await self._read_settings_again(now)
@@ -199,13 +250,13 @@ class JobWatcher:
         if watched is None:
             return
         bears = watched.patience.bears(error, now=now)
-        for waiter in list(watched.waiters):
+        for waiter in watched.waiters:
             if waiter.done.done():
                 continue
             if not bears:
                 waiter.done.set_exception(error)
             elif waiter.deadline is not None and now >= waiter.deadline:
-                waiter.done.set_exception(polling.timed_out(job_id, waiter.last))
+                waiter.done.set_exception(polling.timed_out(job_id, watched.last))
 
     async def _read_settings_again(self, now: float) -> None:
         if self._read_config is None or now - self._config_read_at < polling.LEAST_INTERVAL:
@@ -217,6 +268,41 @@ class JobWatcher:
             _log.warning("the key was refused and the settings could not be read again: %s", type(error).__name__)
             return
         self.client.use(config)
+
+
+def watching(
+    watcher: JobWatcher, order: Order, *, interval: float = polling.DEFAULT_INTERVAL, deadline: float | None = None
+) -> Callable[[Purchase], Flow[Outcome]]:
+    """The shared way to wait, for `obtain`: by a watcher, and then one `GET /jobs/{jobId}` that alone is believed.
+
+    Args:
+        watcher: Waits.
+        order: What was bought.
+        interval: Seconds between looks.
+        deadline: Seconds since the epoch.
+    """
+
+    def wait(bought: Purchase) -> Flow[Outcome]:
+        stale = bought.stale
+        while True:
+            outcome: Outcome = yield Await(
+                "wait",
+                partial(
+                    watcher.wait,
+                    bought.job.job_id,
+                    goal=goal_of(order),
+                    interval=interval,
+                    deadline=deadline,
+                    stale=stale,
+                ),
+            )
+            job = yield from watcher.client.caller.call(operations.get_job(bought.job.job_id))
+            reason = polling.judge(job, goal=goal_of(order), stale=stale)
+            if reason is not None:
+                return Outcome(job, reason)
+            stale = Seen.of(outcome.job)  # the list was behind: what it said does not count a second time
+
+    return wait
 
 
 @dataclass(slots=True)

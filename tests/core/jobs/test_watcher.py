@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many wait as cheaply as one, and nobody is told anything that is not so."""
+
+import asyncio
+
+import anyio
+import httpx
+import pytest
+
+from tests.core.local import Local
+from ugen_provider import AuthenticationError, CreateJob, JobTimeoutError, NotFoundError
+from ugen_provider.core.api.config import resolve
+from ugen_provider.core.api.polling import Goal, Reason, Seen
+from ugen_provider.core.jobs.watcher import JobWatcher, shared_watcher
+from ugen_provider.emulator.settings import LOCAL_KEY, Pace, Settings
+from ugen_provider.emulator.world.readings import Readings
+
+# Every job takes about a minute and all end within a few seconds of each other.
+EVEN = Pace(
+    queue=(1, 1), prepare=(2, 2), agents=(10, 10), keyframe=(5, 5), segment=(20, 22), concat=(4, 4), audio=(5, 5),
+    captions=(5, 5), complete=(1, 1),
+)  # fmt: skip
+
+
+def make(**readings):
+    return Local(Settings(speed=0, admin=True, pace=EVEN, readings=Readings(**readings)))
+
+
+def buy(local, count, name="Lamp"):
+    job = CreateJob(product_name=name, product_image_url="https://shop.example/lamp.jpg", segment_count=1)
+    with local.client() as client:
+        return [client.jobs.create(job).job_id for _ in range(count)]
+
+
+def watch(local, job_ids, **more):
+    """Wait for all; outcomes or errors by job id, and the looks that it cost."""
+    before = local.requests("GET")
+
+    async def run():
+        async with local.async_client() as client:
+            watcher = JobWatcher(client, clock=local.clock)
+            waits = [watcher.wait(job_id, interval=5, **more) for job_id in job_ids]
+            results = await asyncio.gather(*waits, return_exceptions=True)
+            assert watcher.waiting == 0
+            return dict(zip(job_ids, results, strict=True))
+
+    began = local.world.now()
+    results = anyio.run(run)
+    rounds = (local.world.now() - began) / 5
+    return results, local.requests("GET") - before, rounds
+
+
+def test_a_thousand_jobs_cost_a_fraction_of_one_get_each():
+    local = make()
+    ids = buy(local, 1000)
+    results, requests, rounds = watch(local, ids)
+    assert {outcome.job.status for outcome in results.values()} == {"completed"}
+    assert requests <= 240
+    assert rounds > 8
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 60, 300])
+@pytest.mark.parametrize(
+    "readings",
+    [
+        {},
+        {"status_filter": "nothing"},
+        {"status_filter": "ignored"},
+        {"list_lag": 10.0},
+        {"list_order": "oldest"},
+        {"list_shape": "bare"},
+        {"list_items": "brief"},
+        {"status_words": "upper"},
+        {"status_words": "other"},
+        {"extra_status": "awaiting_review"},
+        {"id_field": "id"},
+    ],
+    ids=str,
+)
+def test_it_never_costs_more_than_one_get_per_job_and_interval(readings, count):
+    try:
+        local = make(**readings)
+    except (TypeError, ValueError) as error:
+        pytest.fail(f"the emulator has no such reading: {error}")
+    ids = buy(local, count)
+    results, requests, rounds = watch(local, ids)
+    assert {outcome.job.state.value for outcome in results.values()} == {"completed"}
+    assert requests <= 1.05 * count * (rounds + 1) + 1
+
+
+def test_foreign_jobs_in_the_account_do_not_make_it_dear():
+    local = make()
+    local.outcome(product_name="Foreign", slow=1000, times=None)
+    buy(local, 3500, name="Foreign")
+    ids = buy(local, 30)
+    results, requests, rounds = watch(local, ids)
+    assert {outcome.job.status for outcome in results.values()} == {"completed"}
+    assert requests <= 1.05 * 30 * (rounds + 1) + 1
+
+
+def test_each_end_is_told_as_what_it_is():
+    local = make()
+    local.outcome(product_name="Fails", fail_at="audio")
+    ids = buy(local, 1) + buy(local, 1, name="Fails") + buy(local, 1, name="Cancelled")
+    with local.client() as client:
+        client.jobs.cancel(ids[2])
+    results, _, _ = watch(local, [*ids, "550e8400-e29b-41d4-a716-446655440000"])
+    *ended, unknown = results.values()
+    assert [outcome.job.status for outcome in ended] == ["completed", "failed", "cancelled"]
+    assert isinstance(unknown, NotFoundError)
+
+
+def test_a_deadline_is_told_after_a_last_look_and_leaves_the_job():
+    local = make()
+    local.outcome(product_name="Slow", slow=100, times=None)
+    (done,) = buy(local, 1)
+    (slow,) = buy(local, 1, name="Slow")
+    results, _, _ = watch(local, [slow], deadline=local.world.now() + 32)
+    assert isinstance(results[slow], JobTimeoutError)
+    local.world.advance(300)
+    results, _, _ = watch(local, [done], deadline=local.world.now() - 100)
+    assert results[done].job.status == "completed"
+
+
+def test_a_stage_and_a_stop_can_be_waited_for():
+    local = make()
+    (job_id,) = buy(local, 1)
+    results, _, _ = watch(local, [job_id], goal=Goal(stage="generation"))
+    assert (results[job_id].reason, results[job_id].job.current_stage) == (Reason.STAGE_REACHED, "generation")
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_an_unexpected_pause_is_told_at_once_or_waited_through(count):
+    local = make()
+    ids = buy(local, count)
+    local.world.advance(10)
+    with local.client() as client:
+        client.jobs.pause(ids[0])
+    local.world.advance(30)
+    results, _, _ = watch(local, ids)
+    assert results[ids[0]].reason is Reason.PAUSED
+    results, _, _ = watch(local, ids[:1], goal=Goal(through_pauses=True), deadline=local.world.now() + 60)
+    assert isinstance(results[ids[0]], JobTimeoutError)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_after_a_retry_the_old_state_does_not_count(count):
+    local = make(list_lag=10.0)
+    local.outcome(product_name="Lamp", fail_at="audio", times=count)
+    ids = buy(local, count)
+    local.world.advance(300)
+    with local.client() as client:
+        seen = Seen.of(client.jobs.get(ids[0]))
+        for job_id in ids:
+            client.jobs.retry(job_id)
+    results, _, _ = watch(local, ids[:1], stale=seen)
+    assert results[ids[0]].job.status == "completed"
+
+
+def test_passing_errors_are_borne_and_a_round_never_repeats_itself():
+    local = make()
+    ids = buy(local, 100)
+    fails_until = local.world.now() + 200
+
+    def meddle(request, answer):
+        return httpx.Response(503) if local.world.now() < fails_until else answer()
+
+    local.transport.meddle = meddle
+    results, _, _ = watch(local, ids)
+    assert {outcome.job.status for outcome in results.values()} == {"completed"}
+
+
+def test_a_refused_key_is_borne_for_fifteen_minutes_and_then_told():
+    local = make()
+    ids = buy(local, 2)
+    local.transport.meddle = lambda _, __: httpx.Response(401, json={"error": {"message": "revoked"}})
+    began = local.world.now()
+    results, _, _ = watch(local, ids)
+    assert all(isinstance(error, AuthenticationError) for error in results.values())
+    assert 900 <= local.world.now() - began <= 920
+
+
+def test_a_rotated_key_is_read_again_under_the_waiters():
+    local = make()
+    ids = buy(local, 100)
+    keys = iter(["ugen_sk_still_old", LOCAL_KEY])
+
+    async def read_config():
+        return resolve(api_key=next(keys), base_url="http://127.0.0.1:1/api/v1")
+
+    async def run():
+        async with local.async_client(api_key="ugen_sk_old") as client:
+            watcher = JobWatcher(client, read_config=read_config, clock=local.clock)
+            return await asyncio.gather(*(watcher.wait(job_id, interval=5) for job_id in ids))
+
+    assert {outcome.job.status for outcome in anyio.run(run)} == {"completed"}
+
+
+def test_a_waiter_that_is_cancelled_leaves_nothing_and_without_waiters_nothing_is_sent():
+    local = make()
+    ids = buy(local, 3)
+
+    async def run():
+        async with local.async_client() as client:
+            watcher = JobWatcher(client)
+            waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in ids]
+            await asyncio.sleep(0.05)
+            assert watcher.waiting == 3
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            assert watcher.waiting == 0
+            await asyncio.sleep(0.01)
+            return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "ugen-job-watcher"]
+
+    assert anyio.run(run) == []
+
+
+def test_two_who_wait_for_one_job_are_both_told_for_the_price_of_one():
+    local = make()
+    (job_id,) = buy(local, 1)
+    results, requests, rounds = watch(local, [job_id])
+    local = make()
+    (job_id,) = buy(local, 1)
+
+    async def run():
+        async with local.async_client() as client:
+            watcher = JobWatcher(client, clock=local.clock)
+            return await asyncio.gather(*(watcher.wait(job_id, interval=5) for _ in range(50)))
+
+    before = local.requests("GET")
+    assert len(anyio.run(run)) == 50
+    assert local.requests("GET") - before == requests
+
+
+def test_everybody_in_a_loop_shares_one_watcher_per_account_and_the_last_one_closes_it():
+    reads = []
+
+    async def read_config():
+        reads.append(1)
+        return resolve(api_key=LOCAL_KEY, base_url="http://127.0.0.1:1/api/v1")
+
+    async def run():
+        async with shared_watcher("a", read_config) as one, shared_watcher("a", read_config) as two:
+            async with shared_watcher("b", read_config) as three:
+                assert one is two is not three
+        async with shared_watcher("a", read_config) as four:
+            assert four is not one
+
+    anyio.run(run)
+    assert len(reads) == 3

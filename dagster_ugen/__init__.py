@@ -1,1 +1,19 @@
-"""x"""
+# SPDX-License-Identifier: Apache-2.0
+"""U-Gen videos as Dagster assets that know what they cost and never run twice.
+
+Here live the resource, the assets over one job, their gate, checks, sensors, partitions and the component. It stands on
+`ugen_provider.core` alone, and importing it loads neither an HTTP client nor the API's models.
+"""
+
+from dagster_ugen.assets import UGenRunConfig as UGenRunConfig
+from dagster_ugen.assets import UGenVideos as UGenVideos
+from dagster_ugen.assets import build_ugen_assets as build_ugen_assets
+from dagster_ugen.assets import ugen_assets as ugen_assets
+from dagster_ugen.metadata import UGenMetadataSet as UGenMetadataSet
+from dagster_ugen.options import UGenOptions as UGenOptions
+from dagster_ugen.outputs import Output as Output
+from dagster_ugen.requests import FeedRequests as FeedRequests
+from dagster_ugen.resource import UGenResource as UGenResource
+from dagster_ugen.translator import DagsterUGenTranslator as DagsterUGenTranslator
+from dagster_ugen.translator import UGenAssetProps as UGenAssetProps
+from ugen_provider.__about__ import __version__ as __version__

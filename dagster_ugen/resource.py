@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`UGenResource`: the account, and how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import dagster as dg
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from ugen_provider.core.api._sync_client import UGenClient
+    from ugen_provider.core.api.config import ClientConfig
+
+
+class UGenResource(dg.ConfigurableResource[Any]):
+    """The U-Gen account, and how it is used.
+
+    Example:
+        ```python
+        defs = dg.Definitions(
+            assets=build_ugen_assets(requests=FeedRequests("feed.xml", job_defaults={"segment_count": 3})),
+            resources={"ugen": UGenResource(api_key=dg.EnvVar("UGEN_API_KEY"))},
+        )
+        ```
+    """
+
+    api_key: str = Field(
+        repr=False, description="The API key. Give it as `dg.EnvVar('UGEN_API_KEY')`, or Dagster's pages show it."
+    )
+    base_url: str | None = Field(
+        default=None, description="Address of the API; the real service where not given. A local U-Gen has its own."
+    )
+    namespace: str = Field(
+        default="",
+        description="Keeps the orders of two environments apart that share one account, such as staging and live.",
+    )
+    video_model: str | None = Field(
+        default=None, description="The model of requests that name none; the service's own default where not given."
+    )
+    spending: Literal["allow", "attach_only", "off"] = Field(
+        default="allow",
+        description="`attach_only` takes and waits for what was bought already and buys nothing; `off` does nothing.",
+    )
+    poll_interval: float = Field(
+        default=10.0, ge=1.0, description="Seconds between looks at a job; U-Gen asks for 5 to 10."
+    )
+    request_timeout: float = Field(default=30.0, gt=0, description="Seconds for one attempt of one request.")
+    max_retries: int = Field(
+        default=3, ge=0, description="Repeats of a request beside the first attempt, where it is safe."
+    )
+    allow_insecure: bool = Field(
+        default=False, description="Whether the key may travel over plain http to another machine."
+    )
+
+    def client_config(self) -> ClientConfig:
+        """The settings, checked.
+
+        Raises:
+            ConfigError: The key is missing, or a setting is out of the question.
+        """
+        from ugen_provider.core.api.config import resolve
+
+        return resolve(
+            api_key=self.api_key,
+            base_url=self.base_url,
+            timeout=self.request_timeout,
+            retries=self.max_retries,
+            video_model=self.video_model,
+            namespace=self.namespace,
+            spending=self.spending,
+            allow_insecure=self.allow_insecure,
+            source="UGenResource.api_key",
+        )
+
+    @contextmanager
+    def get_client(self) -> Iterator[UGenClient]:
+        """A client for the body of an asset, op or sensor; it is closed afterwards.
+
+        Raises:
+            ConfigError: The key is missing, or a setting is out of the question.
+
+        Example:
+            ```python
+            @dg.asset
+            def balance(ugen: UGenResource) -> dg.MaterializeResult:
+                with ugen.get_client() as client:
+                    return dg.MaterializeResult(metadata={"credits": client.credits.balance().available_credits})
+            ```
+        """
+        from ugen_provider.core.api._sync_client import UGenClient
+
+        with UGenClient(config=self.client_config()) as client:
+            yield client
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API is this machine's own, whose links lead to private addresses as well."""
+        from ugen_provider.core.api.config import is_loopback
+
+        return is_loopback(urlsplit(self.base_url or "").hostname or "")

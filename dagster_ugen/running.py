@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an asset's context to the engine and back: what a run is to do, and the events that it leaves."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dagster_ugen import _compat
+from dagster_ugen.assets import REGENERATE_TAG, UGenVideos, partitions_of
+from dagster_ugen.engine import Engine, Interruption, Work
+from dagster_ugen.intents import IntentLog
+from dagster_ugen.metadata import describe, version_of
+from dagster_ugen.outputs import MADE_TOGETHER, Output
+from dagster_ugen.results import Delivered, Failed
+from dagster_ugen.shell import Shell
+from ugen_provider.core.jobs.scope import Scope, partition_scope
+
+if TYPE_CHECKING:
+    from dagster_ugen.resource import UGenResource
+
+_TERMINATED = frozenset({dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED})
+
+
+def run_partitions(
+    videos: UGenVideos, context: dg.AssetExecutionContext, ugen: UGenResource, *, regenerate: str | None
+) -> list[Failed]:
+    """Work on all partitions of a run.
+
+    Returns:
+        The partitions that failed; the others are recorded.
+
+    Raises:
+        Failure: Nothing could be begun.
+        BaseException: The interrupt, after the jobs were dealt with.
+    """
+    config = ugen.client_config()
+    recorder = _Recorder(videos, context)
+    work = Work(
+        config=config,
+        read_config=ugen.client_config,
+        scope_of=functools.partial(scope_of, videos.order_key, config.namespace),
+        partitions=partitions_of(context),
+        requests=videos.requests,
+        options=videos.options,
+        regenerate=regenerate or context.run.tags.get(REGENERATE_TAG),
+        destination=videos.destination,
+        allow_private=ugen.is_local,
+        poll_interval=ugen.poll_interval,
+        log=IntentLog(context.instance, asset_key=videos.order_key, holder=context.run.run_id),
+        record=recorder.record,
+        interruption=functools.partial(who_interrupted, context.instance, context.run.run_id),
+    )
+    results = Shell(Engine(work), grace=videos.options.interrupt_grace).run()
+    return [result for result in results if isinstance(result, Failed)]
+
+
+def scope_of(order_key: dg.AssetKey, namespace: str, partition: str) -> Scope:
+    """The scope of an asset's partition."""
+    return partition_scope(asset=order_key.to_user_string(), partition=partition, namespace=namespace)
+
+
+def who_interrupted(instance: dg.DagsterInstance, run_id: str) -> Interruption:
+    """Who interrupted a run: a person who terminated or deleted it, or a signal to its process."""
+    run = instance.get_run_by_id(run_id)
+    return "person" if run is None or run.status in _TERMINATED else "signal"
+
+
+class _Recorder:
+    """Records each partition's outputs when it is done, with the versions that Dagster compares."""
+
+    def __init__(self, videos: UGenVideos, context: dg.AssetExecutionContext) -> None:
+        self._videos = videos
+        self._context = context
+        self._code_version = videos.props.code_version or context.run.run_id
+
+    def record(self, delivered: Delivered) -> None:
+        selected = self._context.selected_asset_keys
+        for output in MADE_TOGETHER:
+            key = self._videos.key_of(output)
+            if key in selected:
+                self._context.log_event(
+                    dg.AssetMaterialization(
+                        asset_key=key,
+                        partition=delivered.partition or None,
+                        metadata=describe(output, delivered),
+                        tags=self._versions(output, delivered),
+                    )
+                )
+
+    def _versions(self, output: Output, delivered: Delivered) -> dict[str, str]:
+        """The tags by which Dagster tells what is out of date. A log event carries none by itself."""
+        tags = {
+            _compat.DATA_VERSION_TAG: version_of(output, delivered),
+            _compat.DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+            _compat.CODE_VERSION_TAG: self._code_version,
+        }
+        for dep in self._videos.deps_of(output):
+            record = self._newest(dep, delivered.partition)
+            if record is not None:
+                tags[_compat.get_input_event_pointer_tag(dep)] = str(record.storage_id)
+                version = (record.event_log_entry.tags or {}).get(_compat.DATA_VERSION_TAG)
+                if version is not None:
+                    tags[_compat.get_input_data_version_tag(dep)] = version
+        return tags
+
+    def _newest(self, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
+        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
+        return next(iter(self._context.instance.fetch_materializations(wanted, limit=1).records), None)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room opened; see design."""
+"""Links on a task instance: to the job's page and to its video, both inside Airflow, where the key stays."""

@@ -1,0 +1,501 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`UGenCreateJobOperator`: one video, bought once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow.configuration import conf
+
+from ugen_provider.core.api import rules
+from ugen_provider.core.api.errors import ConfigError, InvalidRequestError, JobTimeoutError
+from ugen_provider.operators.base import (
+    DEFAULT_CONN_ID,
+    DEFAULT_TIMEOUT,
+    UGenJobOperator,
+    is_pending,
+    require_one_of,
+    require_positive,
+    seconds,
+)
+from ugen_provider.operators.errors import failing_for_good
+from ugen_provider.operators.state import scope_of, store_of
+from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, UGenJobTrigger, UGenSlotTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from ugen_provider.core.api._sync_client import UGenClient
+    from ugen_provider.core.api.polling import Outcome
+    from ugen_provider.core.jobs.intent import IntentStore
+    from ugen_provider.core.jobs.purchase import Order, Purchase
+    from ugen_provider.operators.resolving import NoSlot
+
+JOB_FIELDS = tuple(rule.name for rule in rules.FIELDS if rule.name != "idempotency_key")
+"""The fields of a request that are arguments; the idempotency key is derived from the scope."""
+
+
+class UGenCreateJobOperator(UGenJobOperator):
+    """Make one video, and pay for it once.
+
+    A retry, a cleared task, a lost worker or a restarted triggerer never buys a second video: whatever an earlier
+    attempt bought is found again and waited for, or taken where it is finished already. Another one is bought only
+    where `regenerate` asks for it by a new value.
+
+    Costs the credits of one job, reserved when it is created. Stands on `POST /jobs` and `GET /jobs/{jobId}`.
+
+    Args:
+        job: The request's fields as one dict; the arguments of the same names below go before it.
+        ugen_conn_id: The connection.
+        wait_for_completion: Whether to wait until the job has ended, or stands at `stop_at_stage`.
+        deferrable: Whether to wait in the triggerer, where waiting holds no worker slot.
+        poll_interval: Seconds between looks; the service asks for 5 to 10.
+        timeout: Seconds to wait for the job, or a timedelta; None waits as long as it takes. Waiting for a free slot
+            of the account does not count. The job is left, and the next attempt attaches to it.
+        output_path: Where the finished job's files go: a path, a URL or an `ObjectStoragePath`. The result then has
+            the address of the manifest.
+        product_id: The product, for the folder below `output_path`; default is `scope_key`.
+        scope_key: What this task instance orders, instead of its map index: for mapped rows that may change places.
+        regenerate: A value by which another video is asked for; each new value buys once. Also by
+            `dag_run.conf["ugen_regenerate"]`.
+        on_earlier_failure: For a job that failed in an earlier attempt for a reason that a repeat can mend:
+            `retry_stage` runs it again from the stage that failed, `resubmit` buys another one, `fail` fails.
+        max_stage_retries: Stage retries in all, over all attempts.
+        on_paused: For a job that somebody else paused: `wait` until they let it go on, or `fail`.
+        slot_timeout: Seconds to wait for a free slot of the account; None waits as long as it takes.
+        cancel_on_timeout: Whether `timeout` also cancels the job.
+        max_credits: Most credits that the job may reserve.
+        min_score: The lowest quality score that is good enough, 0 to 1.
+        on_low_quality: For a job below it: `warn` says so in the result, `fail` fails.
+
+    The remaining arguments are the fields of `CreateJob`, all templated.
+
+    Returns:
+        A small dict: `job_id`, `status`, `final_video_url`, `credits_consumed`, `keyframe_scores`, `manifest` and how
+        the job came to be (`how`, `generation`, `request_changed`, `notes`).
+
+    Example:
+        >>> UGenCreateJobOperator(
+        ...     task_id="make_video",
+        ...     product_name="Lamp",
+        ...     product_image_url="https://shop.example/lamp.jpg",
+        ...     segment_count=2,
+        ...     deferrable=True,
+        ... )
+        <Task(UGenCreateJobOperator): make_video>
+    """
+
+    template_fields: Collection[str] = (
+        "ugen_conn_id",
+        "job",
+        *JOB_FIELDS,
+        "output_path",
+        "product_id",
+        "scope_key",
+        "regenerate",
+        "max_credits",
+        "min_score",
+    )
+    template_fields_renderers = {"job": "json", "custom_caption_options": "json", "voice_settings": "json"}
+
+    def __init__(
+        self,
+        *,
+        job: Mapping[str, Any] | str | None = None,
+        product_name: str | None = None,
+        product_image_url: str | None = None,
+        segment_count: int | str | None = None,
+        video_model: str | None = None,
+        video_resolution: str | None = None,
+        aspect_ratio: str | None = None,
+        segment_duration: int | str | None = None,
+        interaction_mode: str | None = None,
+        environment_description: str | None = None,
+        key_selling_points: Sequence[str] | str | None = None,
+        cta_text: str | None = None,
+        custom_script: str | None = None,
+        script_structure: str | None = None,
+        script_tone: str | None = None,
+        persona_id: str | None = None,
+        captions_enabled: bool | str | None = None,
+        caption_style: str | None = None,
+        custom_caption_options: Mapping[str, Any] | str | None = None,
+        music_enabled: bool | str | None = None,
+        music_mood: str | None = None,
+        music_volume: float | str | None = None,
+        custom_music_id: str | None = None,
+        elevenlabs_voice_id: str | None = None,
+        voice_settings: Mapping[str, Any] | str | None = None,
+        qai_enabled: bool | str | None = None,
+        qai_mode: str | None = None,
+        max_retries_keyframe: int | str | None = None,
+        max_retries_video: int | str | None = None,
+        human_review: str | None = None,
+        human_review_max_rejections: int | str | None = None,
+        human_review_budget: str | None = None,
+        failure_behavior: str | None = None,
+        stop_at_stage: str | None = None,
+        webhook_url: str | None = None,
+        ugen_conn_id: str = DEFAULT_CONN_ID,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        timeout: float | timedelta | None = DEFAULT_TIMEOUT,
+        output_path: Any = None,
+        product_id: str | None = None,
+        scope_key: str | None = None,
+        regenerate: str | None = None,
+        on_earlier_failure: Literal["retry_stage", "resubmit", "fail"] = "retry_stage",
+        max_stage_retries: int = 2,
+        on_paused: Literal["wait", "fail"] = "wait",
+        slot_timeout: float | timedelta | None = None,
+        cancel_on_timeout: bool = False,
+        max_credits: int | str | None = None,
+        min_score: float | str | None = None,
+        on_low_quality: Literal["warn", "fail"] = "warn",
+        **kwargs: Any,
+    ) -> None:
+        given = locals()
+        super().__init__(ugen_conn_id=ugen_conn_id, **kwargs)
+        self.job = job
+        for name in JOB_FIELDS:
+            setattr(self, name, given[name])
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.output_path = output_path
+        self.product_id = product_id
+        self.scope_key = scope_key
+        self.regenerate = regenerate
+        self.on_earlier_failure: Literal["retry_stage", "resubmit", "fail"] = on_earlier_failure
+        self.max_stage_retries = max_stage_retries
+        self.on_paused: Literal["wait", "fail"] = on_paused
+        self.slot_timeout = slot_timeout
+        self.cancel_on_timeout = cancel_on_timeout
+        self.max_credits = max_credits
+        self.min_score = min_score
+        self.on_low_quality: Literal["warn", "fail"] = on_low_quality
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        """Refuse what can be known to be wrong when the DAG is parsed."""
+        require_one_of("on_earlier_failure", self.on_earlier_failure, ("retry_stage", "resubmit", "fail"))
+        require_one_of("on_paused", self.on_paused, ("wait", "fail"))
+        require_one_of("on_low_quality", self.on_low_quality, ("warn", "fail"))
+        require_positive("poll_interval", self.poll_interval, or_none=False)
+        require_positive("timeout", self.timeout)
+        require_positive("slot_timeout", self.slot_timeout)
+        whole_job_pending = self.job is not None and not isinstance(self.job, Mapping)
+        if whole_job_pending and not is_pending(self.job):
+            raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
+        fields = self._fields()
+        pending = [name for name, value in fields.items() if is_pending(value)]
+        violations = rules.check(fields, pending=pending, partial=whole_job_pending)
+        if violations:
+            raise InvalidRequestError(violations)
+
+    def _fields(self) -> dict[str, Any]:
+        """The request's fields as they are now: the dict, and the arguments before it."""
+        fields = dict(self.job) if isinstance(self.job, Mapping) else {}
+        if fields.get("idempotency_key") is not None:
+            raise ConfigError("job: idempotency_key is derived from the task; use scope_key or regenerate instead")
+        given = {name: getattr(self, name) for name in JOB_FIELDS}
+        return {**fields, **{name: value for name, value in given.items() if value is not None}}
+
+    # The order, after rendering and before any call.
+
+    def _order(self, context: Context) -> Order:
+        from ugen_provider.core.jobs.buying import BuyingPolicy
+        from ugen_provider.core.jobs.purchase import Order
+
+        config = self.hook.config
+        if self.job is not None and not isinstance(self.job, Mapping):
+            raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
+        body = rules.coerce(self._fields())
+        if config.video_model is not None:
+            body.setdefault("video_model", config.video_model)
+        violations = rules.check(body, model=rules.DEFAULT_VIDEO_MODEL)
+        if violations:
+            raise InvalidRequestError(violations)
+        for warning in rules.warnings(body):
+            self.log.warning("%s", warning)
+        ti = context["ti"]
+        return Order(
+            scope=scope_of(context, scope_key=self._given("scope_key"), namespace=config.namespace),
+            body=body,
+            policy=BuyingPolicy(
+                on_earlier_failure=self.on_earlier_failure,
+                max_stage_retries=self.max_stage_retries,
+                on_paused=self.on_paused,
+                spending=config.spending,
+                regenerate=self._regenerate(context),
+                max_credits=_whole("max_credits", self.max_credits),
+            ),
+            holder=f"{ti.run_id} try {ti.try_number}",
+        )
+
+    def _given(self, name: str) -> str | None:
+        """A templated text argument; one that was given and came out empty is refused."""
+        value = getattr(self, name)
+        if value is None:
+            return None
+        if not str(value).strip():
+            raise ConfigError(f"{name}: its template rendered to nothing")
+        return str(value)
+
+    def _regenerate(self, context: Context) -> str | None:
+        asked = self.regenerate
+        if asked is None:
+            asked = (getattr(context["dag_run"], "conf", None) or {}).get("ugen_regenerate")
+        return str(asked) if asked else None
+
+    # Buying and waiting.
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Buy, or find what was bought, and wait."""
+        with failing_for_good():
+            order = self._order(context)
+            with self.hook.get_conn() as client:
+                return self._pursue(context, client, order, store_of(context))
+
+    def execute_slot(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for a slot again."""
+        with failing_for_good():
+            order = self._order(context)
+            with self.hook.get_conn() as client:
+                since = event["carry"]["slot_since"]
+                return self._pursue(context, client, order, store_of(context), slot_since=since)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the job again, believe only that, and go on from there."""
+        from ugen_provider.core.api.polling import Outcome, judge, timed_out
+        from ugen_provider.core.jobs.purchase import How, Purchase, goal_of
+
+        with failing_for_good():
+            order, store = self._order(context), store_of(context)
+            with self.hook.get_conn() as client:
+                job_id, carry = event["job_id"], event["carry"]
+                job = client.jobs.get(job_id)
+                intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
+                bought = Purchase(job, intent, How(carry["how"]), carry["request_changed"], tuple(carry["notes"]))
+                reason = judge(job, goal=goal_of(order))
+                if reason is None and event["status"] == "timeout":
+                    self._timed_out(client, order, store, timed_out(job_id, job))
+                if reason is None:
+                    self.log.warning("job %s goes on: %s", job_id, event.get("message") or "waiting again")
+                    outcome = self._wait(context, client, order, store, bought, deadline=carry["deadline"])
+                else:
+                    outcome = Outcome(job, reason)
+                return self._pursue(context, client, order, store, waited=(bought, outcome))
+
+    def _pursue(
+        self,
+        context: Context,
+        client: UGenClient,
+        order: Order,
+        store: IntentStore,
+        *,
+        waited: tuple[Purchase, Outcome] | None = None,
+        slot_since: float | None = None,
+    ) -> dict[str, Any]:
+        """Step by step until the job is there; where the task may defer, a wait ends this process's part."""
+        from ugen_provider.operators.resolving import NoSlot, Ready, resolve
+
+        while True:
+            step = client.run(resolve(client.caller, order, store=store, waited=waited))
+            match step:
+                case NoSlot():
+                    waited, slot_since = None, self._wait_for_slot(client, step, slot_since)
+                case Ready(bought):
+                    self._tell(context, bought)
+                    return self._deliver(context, client, bought)
+                case _:
+                    bought = step.bought
+                    self._tell(context, bought)
+                    if not self.wait_for_completion:
+                        return self._result(context, client, bought)
+                    waited = bought, self._wait(context, client, order, store, bought)
+
+    def _tell(self, context: Context, bought: Purchase) -> None:
+        self.announce(context, bought.job.job_id)
+        self.log.info("job %s: %s, status %s", bought.job.job_id, bought.how.value, bought.job.status)
+        for note in bought.notes:
+            self.log.warning("job %s: %s", bought.job.job_id, note)
+
+    def _wait_for_slot(self, client: UGenClient, full: NoSlot, since: float | None) -> float:
+        now = time.time()
+        since = now if since is None else since
+        limit = seconds(self.slot_timeout)
+        if limit is not None and now - since >= limit:
+            raise full.error
+        self.log.info("the account has no free slot (%s); asking again in %.0f s", full.error.message, full.pause)
+        if self.deferrable:
+            self.defer(
+                trigger=UGenSlotTrigger(
+                    ugen_conn_id=self.ugen_conn_id, not_before=now + full.pause, carry={"slot_since": since}
+                ),
+                method_name="execute_slot",
+            )
+        client.run(_sleep(full.pause))
+        return since
+
+    def _wait(
+        self,
+        context: Context,
+        client: UGenClient,
+        order: Order,
+        store: IntentStore,
+        bought: Purchase,
+        *,
+        deadline: float | None = None,
+    ) -> Outcome:
+        from ugen_provider.core.jobs.purchase import waiting
+
+        if deadline is None:
+            deadline = self._deadline(context)
+        if self.deferrable:
+            self._defer(order, bought, deadline)
+        wait = waiting(client.caller, order, interval=self.poll_interval, deadline=deadline)
+        try:
+            return client.run(wait(bought))
+        except JobTimeoutError as error:
+            self._timed_out(client, order, store, error)
+
+    def _deadline(self, context: Context) -> float | None:
+        """Absolute; Airflow does not enforce `execution_timeout` while a task is deferred, so it counts here."""
+        limits = []
+        if (limit := seconds(self.timeout)) is not None:
+            limits.append(time.time() + limit)
+        started = context["ti"].start_date
+        if self.execution_timeout is not None and started is not None:
+            limits.append((started + self.execution_timeout).timestamp())
+        return min(limits, default=None)
+
+    def _defer(self, order: Order, bought: Purchase, deadline: float | None) -> NoReturn:
+        from ugen_provider.core.jobs.purchase import goal_of
+
+        goal, stale = goal_of(order), bought.stale
+        trigger = UGenJobTrigger(
+            job_id=bought.job.job_id,
+            ugen_conn_id=self.ugen_conn_id,
+            poll_interval=self.poll_interval,
+            end_time=deadline,
+            stopped=goal.stopped,
+            through_pauses=goal.through_pauses,
+            stale=None if stale is None else (stale.status, stale.stage, stale.updated_at),
+            carry={
+                "how": bought.how.value,
+                "notes": list(bought.notes),
+                "request_changed": bought.request_changed,
+                "generation": bought.intent.generation,
+                "deadline": deadline,
+            },
+        )
+        # The trigger's own deadline comes first: after Airflow's, nobody would read the job again.
+        margin = 2 * self.poll_interval + 60.0
+        timeout = None if deadline is None else timedelta(seconds=max(0.0, deadline - time.time()) + margin)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        raise AssertionError("defer raises")
+
+    def _timed_out(self, client: UGenClient, order: Order, store: IntentStore, error: JobTimeoutError) -> NoReturn:
+        from ugen_provider.core.jobs.cancelling import cancel
+
+        if self.cancel_on_timeout:
+            client.run(cancel(client.caller, error.job_id, reason="timeout", store=store, scope=order.intent_scope))
+            self.log.warning("job %s was cancelled, since cancel_on_timeout is set", error.job_id)
+        raise error
+
+    # Delivering.
+
+    def _deliver(self, context: Context, client: UGenClient, bought: Purchase) -> dict[str, Any]:
+        from ugen_provider.core.api.models import JobState
+
+        if bought.job.state is not JobState.COMPLETED:
+            return self._result(context, client, bought)
+        from ugen_provider.core.jobs.summary import Scores, check_quality
+
+        job = bought.job
+        keyframes = job.keyframes or client.jobs.list_keyframes(job.job_id)
+        scores = Scores.of(job, keyframes=keyframes)
+        manifest = None
+        if self.output_path is not None:
+            from ugen_provider.core.media import download_outputs
+            from ugen_provider.core.media.manifest import MANIFEST_NAME
+
+            stored = download_outputs(
+                job,
+                self.output_path,
+                keyframes=keyframes,
+                refresh=lambda: client.jobs.get(job.job_id),
+                refresh_keyframes=lambda: client.jobs.list_keyframes(job.job_id),
+                product_id=self._given("product_id") or self._given("scope_key"),
+                request=bought.intent.body,
+                # Plain http means a U-Gen of one's own, whose links lead to this machine or network.
+                allow_private=client.config.base_url.startswith("http://"),
+            )
+            manifest = f"{stored.location}{MANIFEST_NAME}"
+        low = check_quality(
+            job, scores, min_score=_number("min_score", self.min_score), on_low_quality=self.on_low_quality
+        )
+        if low is not None:
+            self.log.warning("%s", low)
+        return self._result(context, client, bought, scores=scores, manifest=manifest, low_quality=low)
+
+    def _result(
+        self,
+        context: Context,
+        client: UGenClient,  # noqa: ARG002
+        bought: Purchase,
+        *,
+        scores: Any = None,
+        manifest: str | None = None,
+        low_quality: str | None = None,
+    ) -> dict[str, Any]:
+        from ugen_provider.core.jobs.summary import Scores, summarize
+
+        result = summarize(bought, scores=scores or Scores.of(bought.job), manifest=manifest, low_quality=low_quality)
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {"ugen": result}
+        return result
+
+
+def _sleep(pause: float) -> Any:
+    from ugen_provider.core.api.effects import Sleep
+
+    yield Sleep(seconds=pause)
+
+
+def _intent_of(order: Order, job_id: str, generation: int) -> Any:
+    """What a store would hold, where there is none."""
+    from ugen_provider.core.jobs.intent import Intent
+
+    digest = order.fingerprint()
+    key = order.scope.key(generation, fingerprint=digest, regenerate=order.policy.regenerate)
+    return Intent(
+        scope=order.intent_scope,
+        generation=generation,
+        key=key,
+        body={**order.body, "idempotency_key": key},
+        fingerprint=digest,
+        scheme=order.scheme,
+        written_at=time.time(),
+        job_id=job_id,
+    )
+
+
+def _number(name: str, value: float | str | None) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(f"{name}: must be a number, got {value!r}") from None
+
+
+def _whole(name: str, value: int | str | None) -> int | None:
+    number = _number(name, value)
+    return None if number is None else int(number)

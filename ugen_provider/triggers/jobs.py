@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triggers for jobs. All triggers of a triggerer share one watcher and one HTTP client per connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from ugen_provider.core.api.errors import JobTimeoutError, UGenError
+
+if TYPE_CHECKING:
+    from ugen_provider.core.api.config import ClientConfig
+
+DEFAULT_POLL_INTERVAL = 10.0
+
+
+class UGenJobTrigger(BaseTrigger):
+    """Waits until a job has ended, or stands where it was told to. Free.
+
+    Its event says `job_id`, `status` (`ended`, `stage_reached`, `stopped`, `paused`, `timeout` or `error`), `carry`
+    and, for an error, `message`.
+
+    Args:
+        job_id: The job.
+        ugen_conn_id: The connection.
+        poll_interval: Seconds between looks; the service asks for 5 to 10.
+        end_time: Seconds since the epoch at which to give up; the job is left as it is.
+        target_stage: Also done when this stage is reached.
+        stopped: Also done when the job stands still, paused as it was told to.
+        through_pauses: Whether a pause by somebody else is waited through instead of told at once.
+        stale: A state that does not count after a retry or a resume: status, stage, time.
+        carry: What the task wants back with the event, primitives; `dag.test()` hands a task nothing else.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        ugen_conn_id: str,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        end_time: float | None = None,
+        target_stage: str | None = None,
+        stopped: bool = False,
+        through_pauses: bool = False,
+        stale: Sequence[str | None] | None = None,
+        carry: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.job_id = job_id
+        self.ugen_conn_id = ugen_conn_id
+        self.poll_interval = poll_interval
+        self.end_time = end_time
+        self.target_stage = target_stage
+        self.stopped = stopped
+        self.through_pauses = through_pauses
+        self.stale = None if stale is None else list(stale)
+        self.carry = dict(carry or {})
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments, primitives all."""
+        return (
+            "ugen_provider.triggers.jobs.UGenJobTrigger",
+            {
+                "job_id": self.job_id,
+                "ugen_conn_id": self.ugen_conn_id,
+                "poll_interval": self.poll_interval,
+                "end_time": self.end_time,
+                "target_stage": self.target_stage,
+                "stopped": self.stopped,
+                "through_pauses": self.through_pauses,
+                "stale": self.stale,
+                "carry": self.carry,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and tell why the wait is over."""
+        await asyncio.to_thread(_import_watcher)
+        from ugen_provider.core.api.polling import Goal, Seen
+        from ugen_provider.core.jobs.watcher import shared_watcher
+
+        goal = Goal(stage=self.target_stage, stopped=self.stopped, through_pauses=self.through_pauses)
+        stale = Seen(str(self.stale[0]), self.stale[1], self.stale[2]) if self.stale else None
+        event: dict[str, Any] = {"job_id": self.job_id, "carry": self.carry}
+        try:
+            async with shared_watcher(self.ugen_conn_id, self._read_config) as watcher:
+                outcome = await watcher.wait(
+                    self.job_id, goal=goal, interval=self.poll_interval, deadline=self.end_time, stale=stale
+                )
+            event["status"] = outcome.reason.value
+        except JobTimeoutError:
+            event["status"] = "timeout"
+        except UGenError as error:
+            event.update(status="error", message=str(error))
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _read_config(self) -> ClientConfig:
+        from ugen_provider.hooks.ugen import UGenHook
+
+        return (await UGenHook(self.ugen_conn_id).aget_settings()).config
+
+
+class UGenSlotTrigger(BaseTrigger):
+    """Waits until asking for a free slot of the account is worth while again. Free.
+
+    Args:
+        ugen_conn_id: The connection.
+        not_before: Seconds since the epoch, as the service said.
+        carry: What the task wants back with the event, primitives.
+    """
+
+    def __init__(self, *, ugen_conn_id: str, not_before: float, carry: Mapping[str, Any] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.carry = dict(carry or {})
+        self.ugen_conn_id = ugen_conn_id
+        self.not_before = not_before
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments, primitives all."""
+        return (
+            "ugen_provider.triggers.jobs.UGenSlotTrigger",
+            {"ugen_conn_id": self.ugen_conn_id, "not_before": self.not_before, "carry": self.carry},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait."""
+        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        yield TriggerEvent({"status": "ask_again", "carry": self.carry})  # type: ignore[no-untyped-call]
+
+
+def _import_watcher() -> None:
+    """Import in a thread what reads many files, so that nobody else on the loop waits for it."""
+    import ugen_provider.core.jobs.watcher
+    import ugen_provider.hooks.connections  # noqa: F401

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the names that moved between Airflow 3.0 and 3.3 are found; the one place that knows Airflow's version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow import __version__ as _airflow_version
+
+AIRFLOW_VERSION = tuple(int(part) for part in _airflow_version.split(".")[:2])
+AIRFLOW_3_1_PLUS = AIRFLOW_VERSION >= (3, 1)
+AIRFLOW_3_3_PLUS = AIRFLOW_VERSION >= (3, 3)
+
+if TYPE_CHECKING or AIRFLOW_3_1_PLUS:
+    from airflow.sdk import BaseHook
+else:
+    from airflow.hooks.base import BaseHook
+
+if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
+    from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+else:
+    from airflow.exceptions import AirflowFailException, AirflowNotFoundException
+
+__all__ = [
+    "AIRFLOW_3_1_PLUS",
+    "AIRFLOW_3_3_PLUS",
+    "AIRFLOW_VERSION",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "BaseHook",
+]

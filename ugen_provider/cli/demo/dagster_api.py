@@ -36,11 +36,7 @@ FAILURES = """query($id: ID!) {
     __typename ... on ExecutionStepFailureEvent { error { message causes { message } } }
     ... on RunFailureEvent { message error { message } } } } } } }"""
 ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
-BACKFILL_FAILURES = """query($id: ID!) {
-  result: runOrError(runId: $id) { __typename ... on Run { eventConnection { events {
-    __typename ... on ExecutionStepFailureEvent { error { message causes { message } } }
-    ... on RunFailureEvent { message error { message } } } } } } }"""
-ENDED = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
+BACKFILL_ENDED = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
 
 
 class DagsterApiError(RuntimeError):

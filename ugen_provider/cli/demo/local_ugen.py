@@ -2,7 +2,6 @@
 """The local U-Gen as a process, and what the demo asks of it."""
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +88,7 @@ class LocalUGen(Service):
             Oldest first.
         """
         # The journal tells of requests too, from a number on; of those we want none.
-        query: dict[str, str | int] = {"kind": "create", "since": sys.maxsize}
+        query: dict[str, str | int] = {"kind": "create", "since": 1_000_000_000}
         answer = httpx.get(f"{self.url}/_emulator/journal", params=query, trust_env=False)
         answer.raise_for_status()
         return [

@@ -9,6 +9,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -158,6 +159,17 @@ class Processes:
             # The leader may be gone while a child of it lives on, and holds a port.
             process.signal_group(signal.SIGKILL)
             process.popen.wait()
+
+
+def stop_together(services: Sequence[Service], /) -> None:
+    """End several services at once, since each takes some seconds to go.
+
+    Args:
+        services: What to end.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(services))) as pool:
+        for ended in [pool.submit(service.stop) for service in services]:
+            ended.result()
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ugen_provider.cli.demo.local_ugen import LocalUGen
 from ugen_provider.cli.demo.parts import DemoParts, demo_parts
+from ugen_provider.cli.demo.processes import stop_together
 from ugen_provider.cli.demo.results import Result, problems_of, problems_of_pass, read_results
 from ugen_provider.cli.demo.sides import AirflowSide, DagsterSide, Side, airflow_keys
 from ugen_provider.cli.demo.watch import Pass, Watch
@@ -122,8 +123,7 @@ def _run_passes(
         )
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(SIDES)))
         # Ended before the pool: what waits in its threads ends with the processes that it waits for.
-        stack.callback(airflow.stop)
-        stack.callback(dagster.stop)
+        stack.callback(stop_together, [airflow.airflow, dagster.dagster])
         console.print("Starting a real Airflow (API server, scheduler, DAG processor, triggerer) and a real Dagster")
         watch = Watch(ugen=ugen, side_of=lambda key: "airflow" if key in keys else "dagster", console=console)
         # Whoever finds everything bought already needs no second pass to see that nothing is bought.

@@ -42,9 +42,6 @@ class Side(Protocol):
     def run(self) -> None:
         """Run the pipeline to its end: the first time anew, later the same run or partitions again."""
 
-    def stop(self) -> None:
-        """End its processes."""
-
 
 @dataclass(kw_only=True)
 class AirflowSide:
@@ -122,10 +119,6 @@ class AirflowSide:
         """
         return tuple(sorted(index for task, index, state in self.seen if task == MAKE_VIDEO and state == "deferred"))
 
-    def stop(self) -> None:
-        """End Airflow."""
-        self.airflow.stop()
-
 
 @dataclass(kw_only=True)
 class DagsterSide:
@@ -191,10 +184,6 @@ class DagsterSide:
             raise SideFailedError(
                 f"{len(failed)} of Dagster's runs failed; its logs are in {self.dagster.logs}\n{reasons}"
             )
-
-    def stop(self) -> None:
-        """End Dagster."""
-        self.dagster.stop()
 
 
 def airflow_keys(products: Sequence[str]) -> frozenset[str]:

@@ -73,24 +73,25 @@ class Watch:
             What it cost.
         """
         purchases = self._ugen.purchases()
+        ended_before = frozenset(self._ended)
         before = self._ugen.available_credits()
         futures = [pool.submit(step) for step in steps]
         with JobBars(self._console) as bars:
             while not _all_done(futures):
-                bars.show(self._look())
+                bars.show(self._look(but=ended_before))
                 time.sleep(LOOK_SECONDS)
-            bars.show(self._look())
+            bars.show(self._look(but=ended_before))
         after = self._ugen.purchases()
         return Pass(
             name=name,
             credits_before=before,
             credits_after=self._ugen.available_credits(),
-            created=Counter(self._side_of(each.idempotency_key) for each in after),
+            created=dict(Counter(self._side_of(each.idempotency_key) for each in after)),
             bought=len(after) - len(purchases),
         )
 
-    def _look(self) -> list[JobView]:
-        """All jobs as the service describes them now; what has ended is not asked for again."""
+    def _look(self, *, but: frozenset[str]) -> list[JobView]:
+        """The jobs as the service describes them now; what has ended is not asked for again."""
         for purchase in self._ugen.purchases():
             if purchase.job_id in self._ended:
                 continue
@@ -104,7 +105,7 @@ class Watch:
             )
             if job.ended:
                 self._ended.add(job.job_id)
-        return list(self._views.values())
+        return [view for view in self._views.values() if view.job_id not in but]
 
 
 def _all_done(futures: Sequence[Future[None]]) -> bool:

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.models import Keyframe as Keyframe
     from ugen_provider.core.api.models import Segment as Segment
     from ugen_provider.core.api.retries import RetryPolicy as RetryPolicy
+    from ugen_provider.core.jobs.intent import FileIntentStore as FileIntentStore
+    from ugen_provider.core.jobs.intent import MemoryIntentStore as MemoryIntentStore
+    from ugen_provider.core.jobs.plain import buy as buy
+    from ugen_provider.core.jobs.plain import buy_async as buy_async
+    from ugen_provider.core.jobs.purchase import Purchase as Purchase
+    from ugen_provider.core.jobs.watcher import JobWatcher as JobWatcher
 
 _ERRORS = (
     "APIError AuthenticationError BadRequestError ConfigError ConflictError InsufficientCreditsError "
@@ -58,6 +64,10 @@ _HOMES = {
     "ugen_provider.core.api.errors": _ERRORS,
     "ugen_provider.core.api.models": "Balance CreateJob Job JobState Keyframe Segment",
     "ugen_provider.core.api.retries": "RetryPolicy",
+    "ugen_provider.core.jobs.intent": "FileIntentStore MemoryIntentStore",
+    "ugen_provider.core.jobs.plain": "buy buy_async",
+    "ugen_provider.core.jobs.purchase": "Purchase",
+    "ugen_provider.core.jobs.watcher": "JobWatcher",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

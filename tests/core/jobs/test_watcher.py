@@ -219,7 +219,7 @@ def test_a_waiter_that_is_cancelled_leaves_nothing_and_without_waiters_nothing_i
 def test_two_who_wait_for_one_job_are_both_told_for_the_price_of_one():
     local = make()
     (job_id,) = buy(local, 1)
-    results, requests, rounds = watch(local, [job_id])
+    _, requests, _ = watch(local, [job_id])
     local = make()
     (job_id,) = buy(local, 1)
 
@@ -241,9 +241,12 @@ def test_everybody_in_a_loop_shares_one_watcher_per_account_and_the_last_one_clo
         return resolve(api_key=LOCAL_KEY, base_url="http://127.0.0.1:1/api/v1")
 
     async def run():
-        async with shared_watcher("a", read_config) as one, shared_watcher("a", read_config) as two:
-            async with shared_watcher("b", read_config) as three:
-                assert one is two is not three
+        async with (
+            shared_watcher("a", read_config) as one,
+            shared_watcher("a", read_config) as two,
+            shared_watcher("b", read_config) as three,
+        ):
+            assert one is two is not three
         async with shared_watcher("a", read_config) as four:
             assert four is not one
 

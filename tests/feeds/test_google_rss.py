@@ -52,7 +52,7 @@ def test_the_example_becomes_five_orders_and_one_rejected_row_with_its_line():
     )
 
 
-@pytest.mark.parametrize("opened", [str, Path, lambda path: path.open("rb"), lambda path: path.as_uri()])
+@pytest.mark.parametrize("opened", [str, Path, lambda path: io.BytesIO(path.read_bytes()), lambda path: path.as_uri()])
 def test_a_feed_is_read_from_wherever_it_is(opened):
     assert [row.item for row in read_feed(opened(EXAMPLE))] == [1, 2, 3, 4, 5, 6]
 

@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ugen_provider.core.feeds.errors import FeedError
-    from ugen_provider.core.feeds.mapping import FeedMapping, to_job_fields
-    from ugen_provider.core.feeds.planning import Order, plan_feed
+    from ugen_provider.core.feeds.mapper import Mapper, SkippedRow, to_job_fields
+    from ugen_provider.core.feeds.mapping import FeedMapping
+    from ugen_provider.core.feeds.planning import FeedOptions, Order, plan_feed
     from ugen_provider.core.feeds.products import Product, RejectedRow
     from ugen_provider.core.feeds.reading import read_feed
 
 __all__ = [
     "FeedError",
     "FeedMapping",
+    "FeedOptions",
+    "Mapper",
     "Order",
     "Product",
     "RejectedRow",
+    "SkippedRow",
     "plan_feed",
     "read_feed",
     "to_job_fields",
@@ -33,12 +37,15 @@ __all__ = [
 _HOMES = {
     "FeedError": "errors",
     "FeedMapping": "mapping",
+    "FeedOptions": "planning",
+    "Mapper": "mapper",
     "Order": "planning",
     "Product": "products",
     "RejectedRow": "products",
+    "SkippedRow": "mapper",
     "plan_feed": "planning",
     "read_feed": "reading",
-    "to_job_fields": "mapping",
+    "to_job_fields": "mapper",
 }
 
 

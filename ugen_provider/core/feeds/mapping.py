@@ -1,127 +1,210 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a feed's columns become in a create-job request. Pure: nothing here reads, sends or spends."""
+"""What a feed's columns become in a create-job request, as a value that can be written down. Pure."""
 
 from __future__ import annotations
 
-import html
-import re
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from string import Formatter
+from types import MappingProxyType
 from typing import Any, Self
 
 from ugen_provider.core.api import rules
-from ugen_provider.core.feeds.columns import Kind
-from ugen_provider.core.feeds.products import Product, RejectedRow, excerpt
+from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
+from ugen_provider.core.feeds.columns import Kind, canonical
+from ugen_provider.core.feeds.filters import Filter, parse_filter
 
-_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
-MOST_POINTS = 5
-"""Selling points that are sent at most; a script of a few segments has no room for more."""
-_MOST_LETTERS = 150
+_LARGEST_FILE = 1 << 20
+_SECTIONS = ("columns", "templates", "constants", "filters", "categories")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class FeedMapping:
     """Which columns a request is made of, by their canonical names.
 
+    For one field, a template goes before a column, a column before a category's default, that before a constant, and
+    a constant before the caller's `job_defaults`; what yields nothing is passed over. `product_name` and
+    `product_image_url` always come from the feed.
+
     Attributes:
-        version: The number of the rules. They never change under a number: a better default is a new one, so that an
-            upgrade of this package changes no request of a catalogue that is known.
-        name: Columns for `product_name`; the first that is filled is taken.
-        picture: Columns for `product_image_url`; the first http(s) address is taken.
-        points: Columns for `key_selling_points`; all values of the first that is filled.
-        prose: Columns whose first sentences become `key_selling_points` where `points` gives none.
+        columns: Per field the columns to take it from; the first that is filled counts.
+        prose: Columns whose first sentences become `key_selling_points` where nothing else gives any.
+        templates: Per field a text with column names in braces; one with an empty column yields nothing.
+        constants: Fields that are the same for all products.
+        filters: Rules that a product must pass; one that does not is skipped.
+        categories: Fields for products whose category begins with a text; the longest that fits counts.
+        version: The number of a default mapping; None for one that a user wrote.
     """
 
-    version: int = 1
-    name: tuple[str, ...] = ("title",)
-    picture: tuple[str, ...] = ("image_link", "additional_image_link")
-    points: tuple[str, ...] = ("product_highlight",)
+    columns: Mapping[str, tuple[str, ...]]
     prose: tuple[str, ...] = ("description",)
+    templates: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    constants: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    filters: tuple[Filter, ...] = ()
+    categories: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _NONE)
+    version: int | None = None
 
     @classmethod
-    def default(cls, kind: Kind = "google") -> Self:
+    def default(cls, kind: Kind = "google", *, version: int | None = None) -> FeedMapping:
         """The mapping for a kind of feed where the user wrote none.
+
+        The ledger pins the version, so that a better default in a later release buys nothing by itself.
 
         Args:
             kind: Whose rules the feed follows.
+            version: Of the defaults; the newest where not given.
+
+        Raises:
+            ConfigError: This release does not know the version.
         """
-        del kind
-        return cls()
+        made = DEFAULTS.get(CURRENT_VERSION if version is None else version)
+        if made is None:
+            raise ConfigError(f"default mapping {version} is unknown: a newer version of ugen-provider wrote it")
+        return made.get(kind) or made["google"]
 
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, kind: Kind = "google") -> Self:
+        """Read a mapping file.
 
-def to_job_fields(
-    product: Product, mapping: FeedMapping, *, job_defaults: Mapping[str, Any], model: str | None = None
-) -> dict[str, Any] | RejectedRow:
-    """The fields of the create-job request for one product.
+        Args:
+            path: A YAML file with any of `columns`, `templates`, `constants`, `filters`, `categories`.
+            kind: Whose default it stands on, for the fields that it does not name.
 
-    Args:
-        product: From `read_feed`.
-        mapping: Which columns to take.
-        job_defaults: Fields that are the same for every product, such as `segment_count`. What the feed says of
-            `product_name` and `product_image_url` goes before them; `key_selling_points` in them is kept.
-        model: The model that the account uses where `job_defaults` names none.
+        Raises:
+            ConfigError: It cannot be read, or names what does not exist; it says where.
+        """
+        import yaml
 
-    Returns:
-        The fields, or which column breaks which rule.
+        try:
+            text = Path(path).read_text("utf-8")
+            if len(text) > _LARGEST_FILE:
+                raise ConfigError(f"mapping {path} is larger than {_LARGEST_FILE:,} characters")
+            read = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"mapping {path} cannot be read: {error}") from None
+        try:
+            return cls.from_dict(read, kind=kind)
+        except ConfigError as error:
+            raise ConfigError(f"mapping {path}: {error}") from None
 
-    Example:
-        >>> lamp = Product("1", {"title": "Lamp", "image_link": "https://shop.example/lamp.jpg"}, 7, 1)
-        >>> to_job_fields(lamp, FeedMapping.default(), job_defaults={"segment_count": 2})["product_name"]
-        'Lamp'
-    """
-    fields = dict(job_defaults)
-    fields["product_name"] = _first(product, mapping.name)
-    fields["product_image_url"] = picture = _picture(product, mapping.picture)
-    if not picture:
-        broken = next((text for name in mapping.picture for text in product.texts(name)), "")
-        rule = "is no http(s) address of a picture" if broken else "is required: the product has no picture"
-        return RejectedRow(product.line, product.item, product.id, mapping.picture[0], rule, excerpt(broken))
-    if "key_selling_points" not in fields and "custom_script" not in fields:
-        points = selling_points(product, mapping)
-        if points:
-            fields["key_selling_points"] = points
-    for violation in rules.check(fields, model=model):
-        column = {"product_name": mapping.name[0], "product_image_url": mapping.picture[0]}.get(violation.field)
-        return RejectedRow(
-            product.line, product.item, product.id, column or violation.field, violation.rule, violation.value
+    @classmethod
+    def from_dict(cls, written: Any, *, kind: Kind = "google") -> Self:
+        """Read a mapping as YAML or JSON gives it.
+
+        Args:
+            written: The sections of the file.
+            kind: Whose default it stands on, for the fields that it does not name.
+
+        Raises:
+            ConfigError: It names what does not exist; it says where.
+
+        Example:
+            >>> FeedMapping.from_dict({"columns": {"product_name": "seo title"}}).columns["product_name"]
+            ('seo_title',)
+        """
+        sections = _section(written or {}, "the mapping")
+        if unknown := sorted(set(sections) - set(_SECTIONS)):
+            raise ConfigError(f"{', '.join(unknown)}: is no section; there are {', '.join(_SECTIONS)}")
+        base = cls.default(kind)
+        columns = {name: _columns(name, value) for name, value in _section(sections.get("columns"), "columns").items()}
+        templates = _section(sections.get("templates"), "templates")
+        for name, text in templates.items():
+            template_parts(name, text)
+        constants = _section(sections.get("constants"), "constants")
+        categories = {
+            str(prefix): _section(values, f"categories.{prefix}")
+            for prefix, values in _section(sections.get("categories"), "categories").items()
+        }
+        filters = sections.get("filters") or []
+        if not isinstance(filters, list):
+            raise ConfigError("filters: must be a list of rules")
+        made = cls(
+            columns={**base.columns, **columns},
+            prose=base.prose,
+            templates=templates,
+            constants=constants,
+            filters=tuple(parse_filter(str(rule)) for rule in filters) or base.filters,
+            categories=categories,
         )
-    return fields
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Refuse what would make every product's request wrong.
+
+        Raises:
+            ConfigError: It names the field and the rule.
+        """
+        for section, names in (("columns", self.columns), ("templates", self.templates)):
+            if unknown := sorted(set(names) - set(rules.BY_NAME)):
+                raise ConfigError(f"{section}: {', '.join(unknown)} is not a field of POST /jobs")
+        fixed = [("constants", self.constants)]
+        fixed += [(f"categories.{prefix}", values) for prefix, values in self.categories.items()]
+        for section, values in fixed:
+            if violations := rules.check(values, partial=True):
+                raise ConfigError(f"{section}: {InvalidRequestError(violations)}")
+
+    def without_filters(self) -> FeedMapping:
+        """The same mapping for every product."""
+        return replace(self, filters=())
 
 
-def selling_points(product: Product, mapping: FeedMapping) -> list[str]:
-    """Short sentences that sell the product: its highlights, else the first sentences of its description.
+def template_parts(name: str, text: Any) -> tuple[tuple[str, str | None], ...]:
+    """A template as pairs of the text before a column, and the column.
+
+    Raises:
+        ConfigError: It is no template, or does more than name columns.
 
     Example:
-        >>> cup = Product("1", {"description": "<p>A cup.</p> It holds tea &amp; coffee."}, None, 1)
-        >>> selling_points(cup, FeedMapping.default())
-        ['A cup.', 'It holds tea & coffee.']
+        >>> template_parts("cta_text", "Get {Brand Name} now")
+        (('Get ', 'brand_name'), (' now', None))
     """
-    for name in mapping.points:
-        if points := [_one_line(text) for text in product.phrases(name)]:
-            return points[:MOST_POINTS]
-    for name in mapping.prose:
-        if prose := plain_text(product.text(name)):
-            return [sentence for sentence in _SENTENCE.split(prose)[:3] if len(sentence) <= _MOST_LETTERS]
-    return []
+    if not isinstance(text, str):
+        raise ConfigError(f"templates.{name}: must be a text")
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError as error:
+        raise ConfigError(f"templates.{name}: {error}") from None
+    for _, column, form, conversion in parts:
+        if column is not None and (form or conversion or not column.replace(" ", "_").isidentifier()):
+            raise ConfigError(f"templates.{name}: {{{column}}} must be the name of a column and nothing more")
+    return tuple((before, canonical(column)[0] if column is not None else None) for before, column, _, _ in parts)
 
 
-def plain_text(text: str) -> str:
-    """Text without HTML, on one line."""
-    if "<" in text:
-        text = _TAG.sub(" ", text)
-    if "&" in text:
-        text = html.unescape(text)
-    return _one_line(text)
+def _section(value: Any, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name}: must be a mapping of names")
+    return value
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _columns(name: str, value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(column, str) and column.strip() for column in names):
+        raise ConfigError(f"columns.{name}: must be a column or a list of columns")
+    return tuple(canonical(column)[0] for column in names)
 
 
-def _first(product: Product, names: tuple[str, ...]) -> str:
-    return next((_one_line(text) for name in names for text in product.texts(name)), "")
-
-
-def _picture(product: Product, names: tuple[str, ...]) -> str:
-    return next((text for name in names for text in product.addresses(name) if rules.is_http_url(text)), "")
+_GOOGLE_1 = FeedMapping(
+    columns={
+        "product_name": ("title",),
+        "product_image_url": ("image_link", "additional_image_link"),
+        "key_selling_points": ("product_highlight",),
+    },
+    version=1,
+)
+CURRENT_VERSION = 1
+"""The newest version of the default mappings."""
+DEFAULTS: dict[int, Mapping[Kind, FeedMapping]] = {
+    1: {
+        "google": _GOOGLE_1,
+        "meta": _GOOGLE_1,
+        "openai": _GOOGLE_1,
+        "shopify": replace(_GOOGLE_1, filters=(Filter("status", "not in", "draft, archived"),)),
+    }
+}
+"""All default mappings that were ever released: a version never changes once it was."""

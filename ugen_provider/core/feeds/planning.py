@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a feed to orders: the one function that both orchestrators and the command line use."""
+"""From a feed to orders: the one function that both orchestrators, the ledger and the command line use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from ugen_provider.core.api import rules
-from ugen_provider.core.api.errors import InvalidRequestError
 from ugen_provider.core.feeds.columns import Kind
-from ugen_provider.core.feeds.mapping import FeedMapping, to_job_fields
+from ugen_provider.core.feeds.mapper import Mapper, SkippedRow
+from ugen_provider.core.feeds.mapping import FeedMapping
 from ugen_provider.core.feeds.products import Product, RejectedRow
-from ugen_provider.core.feeds.reading import read_feed
+from ugen_provider.core.feeds.reading import Format, open_feed
 from ugen_provider.core.feeds.sources import FeedSource
+from ugen_provider.core.feeds.unpacking import Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,60 +26,133 @@ class Order:
         fields: The fields of the create-job request, checked against the documented rules.
         line: Line in the (unpacked) feed, from 1; None where the format has no lines.
         item: Number of the item, from 1.
+        rows: Rows of the feed that it was made from; more than one for a product with its variants.
     """
 
     product_id: str
     fields: Mapping[str, Any]
     line: int | None
     item: int
+    rows: int = 1
+
+
+Planned = Order | RejectedRow | SkippedRow
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """How to read a feed, where its content does not tell, or is not to be asked.
+
+    Attributes:
+        kind: Whose rules it follows.
+        format: How it is written.
+        encoding: Of CSV, TSV and JSON without a byte order mark; default UTF-8.
+        timeout: For http(s): seconds without a byte after which it is given up.
+        bounds: How large it may become.
+    """
+
+    kind: Kind | None = None
+    format: Format | None = None
+    encoding: str | None = None
+    timeout: float = 60.0
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def plan_feed(
     source: FeedSource,
     *,
     job_defaults: Mapping[str, Any],
-    kind: Kind | None = None,
+    options: FeedOptions | None = None,
     mapping: FeedMapping | None = None,
     model: str | None = None,
-    timeout: float = 60.0,
-) -> Iterator[Order | RejectedRow]:
-    """What a feed would order, in one streaming pass; spends nothing.
+) -> Iterator[Planned]:
+    """What a feed would order, in one streaming pass; spends nothing. Ids that occur twice are not looked for here.
 
     Args:
         source: A local path, an http(s) or fsspec URL, an open binary file, or anything with `.open("rb")`.
-        job_defaults: Fields that are the same for every product; `segment_count` must be among them.
-        kind: Whose rules the feed follows; found in its content where not given.
-        mapping: What the columns become; the default of the kind where not given.
-        model: The model that the account uses where `job_defaults` names none.
-        timeout: For http(s): seconds without a byte after which it is given up.
+        job_defaults: Fields for every product; `segment_count` must be among them, or among those of the mapping.
+        options: How to read it; found in its content where not given.
+        mapping: What the columns become; the default of the feed's kind where not given.
+        model: The model that the account uses where nothing names one.
 
     Yields:
-        An `Order` per good product, a `RejectedRow` per bad one; their numbers add up to the items of the feed.
+        An `Order` per good product, a `RejectedRow` per bad one, a `SkippedRow` per one that a filter keeps out.
 
     Raises:
-        InvalidRequestError: `job_defaults` break a rule by themselves, so that every product would.
+        InvalidRequestError: `job_defaults` break a rule by themselves, so that every product would. Raised at once.
         FeedError: The feed cannot be opened, or not read to its end.
 
     Example:
         >>> for row in plan_feed("examples/feed.xml", job_defaults={"segment_count": 2}):
         ...     print(row)
     """
-    violations = rules.check(job_defaults, model=model, pending=("product_name", "product_image_url"))
-    if violations:
-        raise InvalidRequestError(violations)
-    mapping = mapping or FeedMapping.default(kind or "google")
-    return _orders(read_feed(source, kind=kind, timeout=timeout), mapping, job_defaults=job_defaults, model=model)
+    Mapper(mapping or FeedMapping.default(), job_defaults=job_defaults, model=model)  # refuses before anything is read
+
+    def rows() -> Iterator[Planned]:
+        with opened_plan(source, job_defaults=job_defaults, options=options, mapping=mapping, model=model) as opened:
+            yield from opened.rows
+
+    return rows()
 
 
-def _orders(
-    rows: Iterator[Product | RejectedRow], mapping: FeedMapping, *, job_defaults: Mapping[str, Any], model: str | None
-) -> Iterator[Order | RejectedRow]:
+@dataclass(frozen=True, slots=True)
+class OpenPlan:
+    """A plan that is being made: what the feed is, and what it orders."""
+
+    source: str
+    kind: Kind
+    format: Format
+    rows: Iterator[Planned]
+
+
+@contextmanager
+def opened_plan(
+    source: FeedSource,
+    *,
+    job_defaults: Mapping[str, Any],
+    options: FeedOptions | None = None,
+    mapping: FeedMapping | None = None,
+    version: int | None = None,
+    model: str | None = None,
+    upload_pictures: bool = False,
+) -> Iterator[OpenPlan]:
+    """As `plan_feed`, and tells what the feed is.
+
+    Args:
+        source: As for `plan_feed`.
+        job_defaults: As for `plan_feed`.
+        options: As for `plan_feed`.
+        mapping: As for `plan_feed`.
+        version: Of the default mapping, where no mapping is given.
+        model: As for `plan_feed`.
+        upload_pictures: Whether a picture may have an address that the service cannot reach.
+
+    Raises:
+        InvalidRequestError: As for `plan_feed`.
+        FeedError: As for `plan_feed`.
+    """
+    options = options or FeedOptions()
+    with open_feed(
+        source,
+        kind=options.kind,
+        format=options.format,
+        encoding=options.encoding,
+        timeout=options.timeout,
+        bounds=options.bounds,
+    ) as opened:
+        mapper = Mapper(
+            mapping or FeedMapping.default(opened.kind, version=version),
+            job_defaults=job_defaults,
+            model=model,
+            upload_pictures=upload_pictures,
+        )
+        yield OpenPlan(opened.name, opened.kind, opened.format, _planned(opened.rows, mapper))
+
+
+def _planned(rows: Iterator[Product | RejectedRow], mapper: Mapper) -> Iterator[Planned]:
     for row in rows:
         if isinstance(row, RejectedRow):
             yield row
             continue
-        fields = to_job_fields(row, mapping, job_defaults=job_defaults, model=model)
-        if isinstance(fields, RejectedRow):
-            yield fields
-        else:
-            yield Order(row.id, fields, row.line, row.item)
+        made = mapper(row)
+        yield Order(row.id, made, row.line, row.item, row.rows) if isinstance(made, dict) else made

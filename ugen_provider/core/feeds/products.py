@@ -23,6 +23,7 @@ class RejectedRow:
         column: The feed's column at fault, by its canonical name.
         rule: The rule that it breaks, in words.
         excerpt: The beginning of the value at fault.
+        rows: Rows of the feed that it stands for.
 
     Example:
         >>> str(RejectedRow(line=57, item=4, product_id="LL-1004", column="image_link", rule="is required"))
@@ -35,6 +36,7 @@ class RejectedRow:
     column: str
     rule: str
     excerpt: str = ""
+    rows: int = 1
 
     def __str__(self) -> str:
         where = place(self.line, self.item)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ugen_provider.emulator.patience import pause
-from ugen_provider.emulator.world.outbox import ANSWER_WITHIN, Delivery
+from ugen_provider.emulator.world.outbox import ANSWER_WITHIN, Delivery, Outbox
 from ugen_provider.emulator.world.world import World
 
 _AT_ONCE = 64
@@ -28,7 +28,6 @@ class Dispatcher:
         self._moved = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:
         """Look after every jump of the clock, every change, and whenever something is due."""
@@ -69,30 +68,31 @@ class Dispatcher:
                 await self._moved.wait()
 
     def _send_due(self) -> None:
+        # A clock moved by hand may jump over much that is due: one after the other, as if it had run.
+        most = 1 if self._world.clock.mode == "manual" else _AT_ONCE
         with self._world.lock:
-            now = self._world.now()
-            due = self._world.outbox.take_due(now)
+            due = self._world.outbox.take_due(self._world.now(), most=most)
             self._world.commit()
         for delivery in due:
-            task = asyncio.create_task(self._send(delivery))
+            task = asyncio.create_task(self._send(self._world.outbox, delivery))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
-    async def _send(self, delivery: Delivery) -> None:
+    async def _send(self, outbox: Outbox, delivery: Delivery) -> None:
         clock = self._world.clock
-        async with self._slots:
-            begun = clock.now()
-            with self._world.lock:
-                headers = self._world.outbox.headers(delivery, clock.stamp())
-            status, error = None, None
-            try:
-                status = await self._within_time(delivery, headers)
-            except TimeoutError:
-                error = f"no answer within {ANSWER_WITHIN:g} s"
-            except (OSError, ValueError, EOFError, ssl.SSLError) as problem:
-                error = f"{type(problem).__name__}: {problem}"
-            with self._world.lock:
-                self._world.outbox.answered(delivery, status=status, error=error, took=clock.now() - begun)
+        begun = clock.now()
+        with self._world.lock:
+            headers = outbox.headers(delivery, clock.stamp())
+        status, error = None, None
+        try:
+            status = await self._within_time(delivery, headers)
+        except TimeoutError:
+            error = f"no answer within {ANSWER_WITHIN:g} s"
+        except (OSError, ValueError, EOFError, ssl.SSLError) as problem:
+            error = f"{type(problem).__name__}: {problem}"
+        with self._world.lock:
+            if outbox is self._world.outbox:  # else it was reset meanwhile
+                outbox.answered(delivery, status=status, error=error, took=clock.now() - begun)
                 self._world.commit()
         self._nudge()
 

@@ -3,6 +3,7 @@
 
 from pydantic_core import from_json
 
+from ugen_provider.emulator import page
 from ugen_provider.emulator.api import admin, errors, jobs, ledger, library, mishaps, outputs, tenants
 from ugen_provider.emulator.api.call import Call, Handler
 from ugen_provider.emulator.api.http import Reply, Request
@@ -13,6 +14,7 @@ from ugen_provider.emulator.world.refusals import Invalid, Refusal, not_found
 from ugen_provider.emulator.world.world import World
 
 PREFIX = "/api/v1"
+PAGE = "x-ugen-page"
 BODY_MOST = 2 * 1024 * 1024
 FORM_MOST = 32 * 1024 * 1024
 
@@ -71,6 +73,12 @@ class Service:
         with world.lock:
             if request.path.startswith("/_emulator"):
                 return self._answer(request, None, None)
+            if PAGE in request.headers:
+                # Whoever only looks on changes nothing: no fault, no entry in the journal, no tick.
+                tenant, refusal = self._who(request)
+                return errors.refused(refusal, world.readings) if refusal else self._answer(request, tenant, None)
+            if world.clock.tick and request.path.startswith(PREFIX):
+                world.clock.advance(world.clock.tick)
             tenant, refusal = self._who(request)
             name = tenant.name if tenant else None
             fault = self._fault(request, name)
@@ -97,8 +105,6 @@ class Service:
     def _who(self, request: Request) -> tuple[Tenant | None, Refusal | None]:
         if not request.path.startswith(PREFIX):
             return None, None
-        if self.world.clock.tick:
-            self.world.clock.advance(self.world.clock.tick)
         try:
             tenant = self.world.accounts.authenticate(
                 api_key=request.headers.get("x-api-key"), authorization=request.headers.get("authorization")
@@ -150,6 +156,8 @@ class Service:
         if path.startswith("/_emulator") and self.world.settings.admin:
             handler, args = self._admin.find(request.method, path)
             return handler(admin.Ask(self.world, request, args))
+        if path == "/" and request.method in ("GET", "HEAD"):
+            return Reply(200, page.html(), "text/html; charset=utf-8")
         raise not_found("Page")
 
 

@@ -130,18 +130,20 @@ class Outbox:
             (item.due for item in self._open.values() if item.due is not None and not item.in_flight), default=None
         )
 
-    def take_due(self, now: float) -> list[Delivery]:
-        """Return the deliveries to send now, in order; each is in flight until it is `answered`."""
+    def take_due(self, now: float, *, most: int) -> list[Delivery]:
+        """Return the deliveries to send now, in order; each is in flight until it is `answered`.
+
+        Args:
+            now: The time.
+            most: How many may be in flight at once.
+        """
+        free = most - sum(item.in_flight for item in self._open.values())
         due = [item for item in self._open.values() if item.due is not None and item.due <= now and not item.in_flight]
         due.sort(key=lambda item: (item.due or 0.0, item.number))
-        for item in due:
+        taken = due[: max(0, free)]
+        for item in taken:
             item.in_flight = True
-        return due
-
-    @property
-    def in_flight(self) -> bool:
-        """Whether something is being sent."""
-        return any(item.in_flight for item in self._open.values())
+        return taken
 
     def headers(self, delivery: Delivery, stamp: float) -> dict[str, str]:
         """Return the headers of an attempt: signed if there is a secret.

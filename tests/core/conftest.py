@@ -20,7 +20,7 @@ def readings() -> dict:
 @pytest.fixture
 def local(readings) -> Local:
     """An emulator with a clock moved by hand."""
-    return Local(Settings(speed=0, admin=True, readings=Readings(**readings)))
+    return Local(Settings(speed=0, admin=True, readings=Readings().with_values(readings)))
 
 
 @pytest.fixture

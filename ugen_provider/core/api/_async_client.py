@@ -11,6 +11,7 @@ from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._transport import AsyncDriver, AsyncHTTPClient, Target
 from ugen_provider.core.api.clock import Clock
 from ugen_provider.core.api.config import ClientConfig, resolve
+from ugen_provider.core.api.diagnosis import Diagnosis, diagnose
 from ugen_provider.core.api.effects import Flow, Now
 from ugen_provider.core.api.errors import JobCancelledError, JobFailedError, JobPausedError
 from ugen_provider.core.api.flows import Caller, Operation
@@ -107,6 +108,15 @@ class AsyncUGenClient:
     async def call(self, operation: Operation[T]) -> T:
         """Call one endpoint under this client's retry policy."""
         return await self._driver.run(self.caller.call(operation))
+
+    async def diagnose(self) -> Diagnosis:
+        """Which assumptions about the service hold for this account, and what that means. Free; reads only.
+
+        Example:
+            >>> (await client.diagnose())["key"].holds
+            True
+        """
+        return await self._driver.run(diagnose(self.caller))
 
     def use(self, config: ClientConfig) -> None:
         """Use other settings from the next request on, as when a key was rotated; connections are kept."""

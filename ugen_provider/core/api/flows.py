@@ -18,6 +18,7 @@ from ugen_provider.core.api.errors import (
     api_error_type,
 )
 from ugen_provider.core.api.retries import CoolDown, RetryPolicy, ambiguous
+from ugen_provider.core.api.tracing import CallSpan, call_span
 
 T = TypeVar("T")
 
@@ -48,10 +49,15 @@ class Caller:
         Raises:
             UGenError: One of the tree in `errors`.
         """
-        response = yield from self._answered(operation.request, wait_when_limited=wait_when_limited)
+        response = yield from self.answer(operation.request, wait_when_limited=wait_when_limited)
         return _read(response, operation)
 
-    def _answered(self, request: Request, *, wait_when_limited: bool) -> Flow[Response]:
+    def answer(self, request: Request, *, wait_when_limited: bool = True) -> Flow[Response]:
+        """Send a request until it is answered for good, and give the answer as it came; arguments as for `call`."""
+        with call_span(request) as span:
+            return (yield from self._attempts(request, span, wait_when_limited=wait_when_limited))
+
+    def _attempts(self, request: Request, span: CallSpan, *, wait_when_limited: bool) -> Flow[Response]:
         began: float = yield Tick()
         now = began
         attempt = 0
@@ -61,11 +67,13 @@ class Caller:
             if pause > 0:
                 yield Sleep(seconds=min(pause, self.policy.retry_after_cap))
             attempt += 1
+            span.sent(attempt=attempt)
             try:
                 response: Response = yield Send(request=request)
             except TransportError as error:
                 failure: TransportError | APIError | ResponseError = error
             else:
+                span.answered(response.status)
                 if 200 <= response.status < 300:
                     return response
                 wall: float = yield Now()

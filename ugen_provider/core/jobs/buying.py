@@ -91,6 +91,7 @@ def decide(
     changed: bool,
     stage_retries: int,
     policy: BuyingPolicy,
+    armed: bool = False,
 ) -> Decision:
     """The table.
 
@@ -101,6 +102,7 @@ def decide(
         changed: Whether the request is another one now.
         stage_retries: Stage retries that were asked for already.
         policy: The user's choices.
+        armed: Whether the last waiter could cancel the job on a kill and never came back to say otherwise.
     """
     if job is None:
         return Decision(
@@ -122,7 +124,7 @@ def decide(
         case JobState.FAILED:
             return _failed(job, changed=changed, stage_retries=stage_retries, policy=policy)
         case JobState.CANCELLED:
-            return _cancelled(action)
+            return _cancelled(action, armed=armed)
 
 
 def _paused(job: Job, *, body: Mapping[str, Any], action: OurAction | None, policy: BuyingPolicy) -> Decision:
@@ -153,7 +155,9 @@ def _failed(job: Job, *, changed: bool, stage_retries: int, policy: BuyingPolicy
     return Decision(Move.RETRY_STAGE, "failed_retry_stage")
 
 
-def _cancelled(action: OurAction | None) -> Decision:
+def _cancelled(action: OurAction | None, *, armed: bool) -> Decision:
+    if armed and (action is None or action.kind != "cancel"):
+        return Decision(Move.NEXT_GENERATION, "cancelled_kill")
     if action is None or action.kind != "cancel":
         return Decision(Move.FAIL, "cancelled_by_somebody", "somebody cancelled the job; `regenerate` buys again")
     if action.reason in _NEXT_AT_ONCE:

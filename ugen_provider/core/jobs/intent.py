@@ -66,6 +66,9 @@ class Intent:
         action: Our last action on the job.
         holder: Who works on it: a run id, a try; for the fence and for reports.
         earlier: Job ids of earlier generations, in order; '' where none was known.
+        armed: Whether somebody who cannot write here may cancel the job on a kill, as Airflow's triggerer. Set before
+            the job is handed over, taken back by whoever comes back from it; so a cancelled job whose intent is still
+            armed was cancelled by us.
     """
 
     scope: str
@@ -83,6 +86,7 @@ class Intent:
     action: OurAction | None = None
     holder: str = ""
     earlier: tuple[str, ...] = ()
+    armed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, for any store."""

@@ -68,7 +68,9 @@ def buy(
     """
     policy = _policy(client.config, on_earlier_failure, on_paused, regenerate, max_credits)
     order = _order(client.config, job, name, policy)
-    return client.run(_buy(client.caller, order, _store(store), interval, timeout, slot_timeout))
+    return client.run(
+        _buy(client.caller, order, store=_store(store), interval=interval, timeout=timeout, slot_timeout=slot_timeout)
+    )
 
 
 async def buy_async(
@@ -92,7 +94,9 @@ async def buy_async(
     """
     policy = _policy(client.config, on_earlier_failure, on_paused, regenerate, max_credits)
     order = _order(client.config, job, name, policy)
-    return await client.run(_buy(client.caller, order, _store(store), interval, timeout, slot_timeout))
+    return await client.run(
+        _buy(client.caller, order, store=_store(store), interval=interval, timeout=timeout, slot_timeout=slot_timeout)
+    )
 
 
 def _policy(
@@ -125,6 +129,7 @@ def _store(store: IntentStore | str | os.PathLike[str]) -> IntentStore:
 def _buy(
     caller: Caller,
     order: Order,
+    *,
     store: IntentStore,
     interval: float,
     timeout: float | None,

@@ -44,6 +44,8 @@ _SETTLE_LOOKS = 12
 _SETTLE_PAUSE = 5.0
 _SENDS = 3
 _SEARCH_PAGES = 50
+_SEARCHES = 3
+_SEARCH_PAUSE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +355,7 @@ class _Buying:
             changed=self._changed(intent),
             stage_retries=intent.stage_retries,
             policy=self._policy,
+            armed=intent.armed,
         )
 
     def _changed(self, intent: Intent) -> bool:
@@ -434,8 +437,13 @@ class _Buying:
         try:
             job = yield from self._caller.call(operations.create_job(intent.body), wait_when_limited=False)
         except ConflictError:
-            found = yield from self._search(intent)
-            if found is None:
+            # It exists; a list may lag behind what it was told a moment ago.
+            for _ in range(_SEARCHES):
+                found = yield from self._search(intent)
+                if found is not None:
+                    break
+                yield Sleep(seconds=_SEARCH_PAUSE)
+            else:
                 raise PurchaseError(
                     f"{self._order.scope}: the service holds another request under this order's key and does not say "
                     "which job; buy on purpose by `regenerate` (or tell mapped instances apart by `scope_key`)",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What we ask a running Airflow by its REST API; a command of its CLI would cost a whole import each."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -80,30 +81,26 @@ class AirflowApi:
         found = self._ask("GET", "/importErrors") or {}
         return [f"{each['filename']}: {each['stack_trace']}" for each in found.get("import_errors", [])]
 
-    def set_connection(
-        self, connection_id: str, *, conn_type: str, host: str, password: str, extra: str | None = None
-    ) -> None:
+    def set_connection(self, connection_id: str, *, conn_type: str, password: str, extra: Mapping[str, Any]) -> None:
         """Make a connection, or bring the one of this id up to date.
 
         Args:
             connection_id: Its id.
             conn_type: Its type.
-            host: Its host.
             password: Its secret; Airflow encrypts it.
-            extra: Its extra, as JSON.
+            extra: Its extra fields.
         """
         body = {
             "connection_id": connection_id,
             "conn_type": conn_type,
-            "host": host,
             "password": password,
-            "extra": extra,
+            "extra": json.dumps(dict(extra)),
         }
         known = self._ask("GET", f"/connections/{connection_id}", expect=(200, 404))
         if known is None:
-            self._ask("POST", "/connections", json=body, expect=(201,))
+            self._ask("POST", "/connections", body=body, expect=(201,))
         else:
-            self._ask("PATCH", f"/connections/{connection_id}", json=body)
+            self._ask("PATCH", f"/connections/{connection_id}", body=body)
 
     def trigger(self, dag_id: str, *, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
         """Start a run.
@@ -114,7 +111,7 @@ class AirflowApi:
             conf: The run's configuration.
         """
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
-        self._ask("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        self._ask("POST", f"/dags/{dag_id}/dagRuns", body=body)
 
     def run_state(self, dag_id: str, *, run_id: str) -> str | None:
         """The state of a run.
@@ -136,7 +133,7 @@ class AirflowApi:
             dag_id: The DAG.
             run_id: The run.
         """
-        self._ask("POST", f"{_run(dag_id, run_id)}/clear", json={"dry_run": False, "only_failed": False})
+        self._ask("POST", f"{_run(dag_id, run_id)}/clear", body={"dry_run": False, "only_failed": False})
 
     def clear_task(self, dag_id: str, *, run_id: str, task_id: str) -> None:
         """Clear one task of a run, in whatever state it is.
@@ -154,7 +151,7 @@ class AirflowApi:
             "only_running": False,
             "reset_dag_runs": True,
         }
-        self._ask("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
+        self._ask("POST", f"/dags/{dag_id}/clearTaskInstances", body=body)
 
     def mark_task(self, dag_id: str, *, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
         """Mark a task instance by hand, as a person does in the pages.
@@ -167,7 +164,7 @@ class AirflowApi:
             map_index: Which of the mapped instances; -1 for an unmapped one.
         """
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}"
-        self._ask("PATCH", path if map_index < 0 else f"{path}/{map_index}", json={"new_state": state})
+        self._ask("PATCH", path if map_index < 0 else f"{path}/{map_index}", body={"new_state": state})
 
     def task_instances(self, dag_id: str, *, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run, mapped ones included.
@@ -209,7 +206,7 @@ class AirflowApi:
         method: str,
         path: str,
         *,
-        json: Any = None,
+        body: Any = None,
         params: Mapping[str, Any] | None = None,
         expect: tuple[int, ...] = (200, 201),
     ) -> dict[str, Any] | None:
@@ -224,7 +221,7 @@ class AirflowApi:
                 raise AirflowApiError(f"Airflow refused the login: {answer.status_code} {answer.text[:500]}")
             self._token = str(answer.json()["access_token"])
         headers = {"Authorization": f"Bearer {self._token}"}
-        answer = self._http.request(method, f"/api/v2{path}", json=json, params=params, headers=headers)
+        answer = self._http.request(method, f"/api/v2{path}", json=body, params=params, headers=headers)
         if answer.status_code not in expect:
             raise AirflowApiError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
         if answer.status_code == 404:

@@ -75,7 +75,9 @@ class AirflowPages(Pages):
         """Start both, and give Airflow the connection."""
         self.ugen.up()
         self.airflow.up()
-        self.airflow.api.set_connection(CONNECTION_ID, conn_type="ugen", host=self.ugen.base_url, password=LOCAL_KEY)
+        self.airflow.api.set_connection(
+            CONNECTION_ID, conn_type="ugen", password=LOCAL_KEY, extra={"base_url": self.ugen.base_url}
+        )
 
     def welcome(self) -> str:
         """What a person is told once the pages are open."""

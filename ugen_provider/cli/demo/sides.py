@@ -74,7 +74,9 @@ class AirflowSide:
     def prepare(self) -> None:
         """Start Airflow, and give it the connection."""
         self.airflow.up()
-        self.airflow.api.set_connection(CONNECTION_ID, conn_type="ugen", host=self.base_url, password=LOCAL_KEY)
+        self.airflow.api.set_connection(
+            CONNECTION_ID, conn_type="ugen", password=LOCAL_KEY, extra={"base_url": self.base_url}
+        )
         self.airflow.wait_for_dag(DAG_ID)
 
     def run(self) -> None:

@@ -73,6 +73,7 @@ class Watch:
             What it cost.
         """
         purchases = self._ugen.purchases()
+        self._look(but=frozenset())
         ended_before = frozenset(self._ended)
         before = self._ugen.available_credits()
         futures = [pool.submit(step) for step in steps]

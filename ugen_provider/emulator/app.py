@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 from anyio import to_thread
 from starlette.applications import Starlette
-from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from ugen_provider.emulator.api.http import Reply, Request, Wire
@@ -138,7 +137,9 @@ def app_over(service: Service) -> Starlette:
                 await running
             service.world.commit()
 
-    app = Starlette(routes=[Mount("/", app=edge)], lifespan=lifespan)
+    app = Starlette(lifespan=lifespan)
+    # Not a route: Starlette's own patterns do not match every path that a client can send.
+    app.router.default = edge
     app.state.service = service
     return app
 

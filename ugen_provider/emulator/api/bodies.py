@@ -4,7 +4,16 @@
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError, from_json
 
 from ugen_provider.emulator.world.readings import Readings
@@ -32,8 +41,10 @@ def _stage(value: str) -> str:
     return value
 
 
-Url = Annotated[str, Field(max_length=_URL_MOST), AfterValidator(_http_url)]
-Stage = Annotated[str, AfterValidator(_stage)]
+Url = Annotated[
+    str, Field(max_length=_URL_MOST), AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})
+]
+Stage = Annotated[str, AfterValidator(_stage), WithJsonSchema({"type": "string", "enum": list(STAGES)})]
 Name = Annotated[str, Field(min_length=1, max_length=1_000)]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=20_000)]
@@ -109,6 +120,13 @@ class CreateJob(Body):
         if model in KLING_MODELS and not 3 <= value <= 10:
             raise PydanticCustomError("segment_duration", "Kling models allow a segment_duration of 3 to 10 seconds")
         return value
+
+
+class Estimate(CreateJob):
+    """`POST /credits/estimate`: the fields of a job; the product may be left out, it has no price."""
+
+    product_name: Name = "-"
+    product_image_url: Url = "https://example.com/"
 
 
 class SuggestFields(Body):
@@ -191,7 +209,7 @@ def parse(model: type[B], data: Any, readings: Readings) -> B:
     Raises:
         Invalid: With every rule that it breaks.
     """
-    if readings.out_of_range == "coerce" and model is CreateJob and isinstance(data, dict):
+    if readings.out_of_range == "coerce" and issubclass(model, CreateJob) and isinstance(data, dict):
         data = _coerced(data)
     if readings.unknown_fields == "refuse" and isinstance(data, dict):
         unknown = [name for name in data if name not in model.model_fields]

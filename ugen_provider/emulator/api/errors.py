@@ -18,7 +18,7 @@ def refused(refusal: Refusal, readings: Readings) -> Reply:
     error: dict[str, Any] = {"code": code, "message": refusal.message}
     details = dict(refusal.details or {})
     body: dict[str, Any] = {"error": error}
-    headers: dict[str, str] = {}
+    headers = dict(refusal.headers)
     if refusal.retry_after is not None:
         place = readings.retry_after
         if place.startswith("header"):

@@ -49,10 +49,6 @@ def transactions(call: Call) -> Reply:
 
 def estimate(call: Call) -> Reply:
     """`POST /credits/estimate`: what a job with these fields would reserve. Free."""
-    data = bodies.parse_json(call.request.body)
-    if isinstance(data, dict):
-        # Neither has a price, and whoever asks for one may not have them yet.
-        data = {"product_name": "-", "product_image_url": "https://example.com/", **data}
-    body = bodies.parse(bodies.CreateJob, data, call.readings)
+    body = call.body(bodies.Estimate)
     parts = call.world.desk.estimate(JobSpec.of(body.model_dump()))
     return json_reply(200, {call.readings.estimate_form: sum(parts.values()), "breakdown": parts})

@@ -37,7 +37,10 @@ class Router(Generic[H]):
             if all(want in ("*", part) for want, part in zip(pattern, parts, strict=True)):
                 methods = self._methods[pattern]
                 if method not in methods:
-                    raise Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not one of {', '.join(methods)}")
+                    allowed = ", ".join(methods)
+                    raise Refusal(
+                        405, "METHOD_NOT_ALLOWED", f"{method} is not one of {allowed}", headers={"allow": allowed}
+                    )
                 args = tuple(part for want, part in zip(pattern, parts, strict=True) if want == "*")
                 return methods[method], args
         raise not_found("Endpoint")

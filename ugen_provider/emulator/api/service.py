@@ -4,7 +4,7 @@
 from pydantic_core import from_json
 
 from ugen_provider.emulator import page
-from ugen_provider.emulator.api import admin, errors, jobs, ledger, library, mishaps, outputs, tenants
+from ugen_provider.emulator.api import admin, errors, jobs, ledger, library, mishaps, openapi, outputs, tenants
 from ugen_provider.emulator.api.call import Call, Handler
 from ugen_provider.emulator.api.http import Reply, Request
 from ugen_provider.emulator.api.router import Router
@@ -148,7 +148,7 @@ class Service:
         if path.startswith("/media/"):
             parts = path.split("/")
             if request.method not in ("GET", "HEAD"):
-                raise Refusal(405, "METHOD_NOT_ALLOWED", "Outputs can only be read")
+                raise Refusal(405, "METHOD_NOT_ALLOWED", "Outputs can only be read", headers={"allow": "GET, HEAD"})
             if parts[2] == "uploads":
                 return outputs.serve_upload(self.world, request, parts[-1])
             if len(parts) == 4:
@@ -158,6 +158,8 @@ class Service:
             return handler(admin.Ask(self.world, request, args))
         if path == "/" and request.method in ("GET", "HEAD"):
             return Reply(200, page.html(), "text/html; charset=utf-8")
+        if path == "/openapi.json" and request.method in ("GET", "HEAD"):
+            return Reply(200, openapi.served())
         raise not_found("Page")
 
 

@@ -14,6 +14,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a defect
         message: What a person reads.
         details: The envelope's `details`.
         retry_after: Seconds after which to ask again, where waiting helps.
+        headers: Further headers of the answer.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a defect
         *,
         details: Mapping[str, Any] | None = None,
         retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status
@@ -31,6 +33,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a defect
         self.message = message
         self.details = dict(details) if details else None
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
 
 
 class Invalid(Exception):  # noqa: N818 - it is an answer, not a defect

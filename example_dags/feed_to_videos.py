@@ -30,15 +30,15 @@ OUTPUT = os.environ.get("UGEN_OUTPUT") or str(Path.cwd() / "ugen-output")
 def feed_to_videos():
     @task
     def read_feed() -> list[dict[str, Any]]:
-        from ugen_provider.core.feeds import RejectedRow, plan_feed
+        from ugen_provider.core.feeds import Order, RejectedRow, plan_feed
 
         orders, rejected = [], []
         for row in plan_feed(FEED, job_defaults={"segment_count": 1}):
-            if isinstance(row, RejectedRow):
+            if isinstance(row, Order):
+                orders.append({"scope_key": row.product_id, "job": dict(row.fields)})
+            elif isinstance(row, RejectedRow):
                 rejected.append({"line": row.line, "product_id": row.product_id, "reason": str(row)})
                 logging.getLogger("airflow.task").warning("rejected: %s", row)
-            else:
-                orders.append({"scope_key": row.product_id, "job": dict(row.fields)})
         get_current_context()["ti"].xcom_push(key="rejected", value=rejected)
         return orders
 

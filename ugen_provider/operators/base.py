@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.hooks.ugen import UGenHook
 from ugen_provider.links.ugen import LINKS
+from ugen_provider.triggers.killing import WATCH, Watch
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -48,14 +49,32 @@ class UGenJobOperator(UGenOperator):
 
     operator_extra_links: Collection[BaseOperatorLink] = LINKS
 
-    def announce(self, context: Context, job_id: str) -> None:
-        """Make the job known while the task still runs: for the links, the plugin's page and other tasks."""
+    def announce(
+        self,
+        context: Context,
+        *,
+        job_id: str,
+        scope: str = "",
+        cancel_on_kill: bool = False,
+        by_scope_key: bool = False,
+    ) -> Watch:
+        """Make the job known while the task still runs: for the links, the plugin, and whoever may cancel it."""
         from ugen_provider.links.ugen import page_of
 
         ti = context["ti"]
+        watch = Watch(
+            job_id=job_id,
+            ugen_conn_id=self.ugen_conn_id,
+            scope=scope,
+            attempt=ti.try_number,
+            cancel_on_kill=cancel_on_kill,
+            by_scope_key=by_scope_key,
+        )
         ti.xcom_push(key="job_id", value=job_id)
+        ti.xcom_push(key=WATCH, value=watch.to_dict())
         for link, page in zip(LINKS, ("job", "video"), strict=True):
             ti.xcom_push(key=link.xcom_key, value=page_of(page, ti))
+        return watch
 
 
 def is_pending(value: object) -> bool:

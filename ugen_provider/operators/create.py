@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -24,11 +25,13 @@ from ugen_provider.operators.base import (
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.state import scope_of, store_of
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, UGenJobTrigger, UGenSlotTrigger
+from ugen_provider.triggers.killing import ask_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from ugen_provider.core.api._sync_client import UGenClient
+    from ugen_provider.core.api.config import ClientConfig
     from ugen_provider.core.api.polling import Outcome
     from ugen_provider.core.jobs.intent import IntentStore
     from ugen_provider.core.jobs.purchase import Order, Purchase
@@ -66,6 +69,8 @@ class UGenCreateJobOperator(UGenJobOperator):
         max_stage_retries: Stage retries in all, over all attempts.
         on_paused: For a job that somebody else paused: `wait` until they let it go on, or `fail`.
         slot_timeout: Seconds to wait for a free slot of the account; None waits as long as it takes.
+        cancel_on_kill: Whether the job is cancelled where a person ends the task instance or its run, or the run times
+            out. A cleared task, a lost worker or a stopped node never cancels: the next attempt attaches.
         cancel_on_timeout: Whether `timeout` also cancels the job.
         max_credits: Most credits that the job may reserve.
         min_score: The lowest quality score that is good enough, 0 to 1.
@@ -152,6 +157,7 @@ class UGenCreateJobOperator(UGenJobOperator):
         max_stage_retries: int = 2,
         on_paused: Literal["wait", "fail"] = "wait",
         slot_timeout: float | timedelta | None = None,
+        cancel_on_kill: bool = True,
         cancel_on_timeout: bool = False,
         max_credits: int | str | None = None,
         min_score: float | str | None = None,
@@ -175,10 +181,12 @@ class UGenCreateJobOperator(UGenJobOperator):
         self.max_stage_retries = max_stage_retries
         self.on_paused: Literal["wait", "fail"] = on_paused
         self.slot_timeout = slot_timeout
+        self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.max_credits = max_credits
         self.min_score = min_score
         self.on_low_quality: Literal["warn", "fail"] = on_low_quality
+        self._held: _Held | None = None
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -272,6 +280,7 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Read the job again, believe only that, and go on from there."""
+        from ugen_provider.core.api.models import JobState
         from ugen_provider.core.api.polling import Outcome, judge, timed_out
         from ugen_provider.core.jobs.purchase import How, Purchase, goal_of
 
@@ -281,6 +290,10 @@ class UGenCreateJobOperator(UGenJobOperator):
                 job_id, carry = event["job_id"], event["carry"]
                 job = client.jobs.get(job_id)
                 intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
+                if intent.armed and job.state is JobState.CANCELLED:
+                    # We came back, so nobody cancelled in our name: the table is to see that.
+                    intent = replace(intent, armed=False)
+                    store.write(intent)
                 bought = Purchase(job, intent, How(carry["how"]), carry["request_changed"], tuple(carry["notes"]))
                 reason = judge(job, goal=goal_of(order))
                 if reason is None and event["status"] == "timeout":
@@ -311,20 +324,30 @@ class UGenCreateJobOperator(UGenJobOperator):
                 case NoSlot():
                     waited, slot_since = None, self._wait_for_slot(client, step, slot_since)
                 case Ready(bought):
-                    self._tell(context, bought)
+                    self._tell(context, order, bought)
                     return self._deliver(context, client, bought)
                 case _:
                     bought = step.bought
-                    self._tell(context, bought)
+                    self._tell(context, order, bought)
                     if not self.wait_for_completion:
                         return self._result(context, client, bought)
                     waited = bought, self._wait(context, client, order, store, bought)
 
-    def _tell(self, context: Context, bought: Purchase) -> None:
-        self.announce(context, bought.job.job_id)
+    def _tell(self, context: Context, order: Order, bought: Purchase) -> None:
+        self.announce(
+            context,
+            job_id=bought.job.job_id,
+            scope=order.intent_scope,
+            cancel_on_kill=self.cancel_on_kill,
+            by_scope_key=self._by_scope_key(context),
+        )
         self.log.info("job %s: %s, status %s", bought.job.job_id, bought.how.value, bought.job.status)
         for note in bought.notes:
             self.log.warning("job %s: %s", bought.job.job_id, note)
+
+    def _by_scope_key(self, context: Context) -> bool:
+        index = context["ti"].map_index
+        return self.scope_key is not None and index is not None and index >= 0
 
     def _wait_for_slot(self, client: UGenClient, full: NoSlot, since: float | None) -> float:
         now = time.time()
@@ -358,12 +381,46 @@ class UGenCreateJobOperator(UGenJobOperator):
         if deadline is None:
             deadline = self._deadline(context)
         if self.deferrable:
-            self._defer(order, bought, deadline)
+            if self.cancel_on_kill and not bought.intent.armed:
+                store.write(replace(bought.intent, armed=True))
+            self._defer(context, order, bought, deadline)
         wait = waiting(client.caller, order, interval=self.poll_interval, deadline=deadline)
+        self._held = _Held(context["ti"], bought.job.job_id, client.config, store, order.intent_scope)
         try:
             return client.run(wait(bought))
         except JobTimeoutError as error:
             self._timed_out(client, order, store, error)
+        finally:
+            self._held = None
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Come back from the triggerer; where Airflow itself gave up on the trigger, the job was left."""
+        if next_method not in {"execute_complete", "execute_slot"}:
+            with failing_for_good():
+                order, store = self._order(context), store_of(context)
+                intent = store.read(order.intent_scope)
+                if intent is not None and intent.armed:
+                    store.write(replace(intent, armed=False))
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Called in a worker that is told to stop: cancel where a person ended the task, leave where a node stops."""
+        held = self._held
+        if held is None or not self.cancel_on_kill:
+            return
+        by_scope_key = self.scope_key is not None and (held.ti.map_index or -1) >= 0
+        if not ask_airflow(held.ti, job_id=held.job_id, by_scope_key=by_scope_key):
+            self.log.info("job %s is left: the next attempt attaches to it", held.job_id)
+            return
+        from ugen_provider.core.api._sync_client import UGenClient
+        from ugen_provider.core.api.retries import RetryPolicy
+        from ugen_provider.core.jobs.cancelling import cancel
+
+        # Airflow kills for good after 5 s; the client of the interrupted wait is not to be used inside a signal.
+        config = replace(held.config, timeout=1.5, retries=RetryPolicy(attempts=1))
+        with UGenClient(config=config) as client:
+            client.run(cancel(client.caller, held.job_id, reason="kill", store=held.store, scope=held.scope))
+        self.log.info("job %s was cancelled, since its task was ended", held.job_id)
 
     def _deadline(self, context: Context) -> float | None:
         """Absolute; Airflow does not enforce `execution_timeout` while a task is deferred, so it counts here."""
@@ -375,7 +432,7 @@ class UGenCreateJobOperator(UGenJobOperator):
             limits.append((started + self.execution_timeout).timestamp())
         return min(limits, default=None)
 
-    def _defer(self, order: Order, bought: Purchase, deadline: float | None) -> NoReturn:
+    def _defer(self, context: Context, order: Order, bought: Purchase, deadline: float | None) -> NoReturn:
         from ugen_provider.core.jobs.purchase import goal_of
 
         goal, stale = goal_of(order), bought.stale
@@ -387,6 +444,8 @@ class UGenCreateJobOperator(UGenJobOperator):
             stopped=goal.stopped,
             through_pauses=goal.through_pauses,
             stale=None if stale is None else (stale.status, stale.stage, stale.updated_at),
+            cancel_on_kill=self.cancel_on_kill,
+            by_scope_key=self._by_scope_key(context),
             carry={
                 "how": bought.how.value,
                 "notes": list(bought.notes),
@@ -461,6 +520,17 @@ class UGenCreateJobOperator(UGenJobOperator):
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {"ugen": result}
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a kill needs to know while this process waits."""
+
+    ti: Any
+    job_id: str
+    config: ClientConfig
+    store: IntentStore
+    scope: str
 
 
 def _sleep(pause: float) -> Any:

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room opened; see design."""
+"""What runs inside Airflow's API server: the page of a job, the webhook endpoint, and the listener for kills.
+
+Unlike tasks and triggers, that process has Airflow's database; `database` is the one module here that reads it. The
+plugin is loaded in every process, so what is heavy waits until a request comes.
+"""

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from ugen_provider.core.api.errors import JobTimeoutError, UGenError
+from ugen_provider.triggers.killing import ask_airflow
+from ugen_provider.version_compat import AIRFLOW_3_3_PLUS
 
 if TYPE_CHECKING:
     from ugen_provider.core.api.config import ClientConfig
 
 DEFAULT_POLL_INTERVAL = 10.0
+KILL_SECONDS = 20.0
+"""For one cancel; Airflow grants 30."""
 
 
 class UGenJobTrigger(BaseTrigger):
@@ -34,6 +38,8 @@ class UGenJobTrigger(BaseTrigger):
         through_pauses: Whether a pause by somebody else is waited through instead of told at once.
         stale: A state that does not count after a retry or a resume: status, stage, time.
         carry: What the task wants back with the event, primitives; `dag.test()` hands a task nothing else.
+        cancel_on_kill: Whether the job is cancelled where a person, or the end of the run, ended the task instance.
+        by_scope_key: Whether another mapped instance may have ordered the very same.
     """
 
     def __init__(
@@ -48,6 +54,8 @@ class UGenJobTrigger(BaseTrigger):
         through_pauses: bool = False,
         stale: Sequence[str | None] | None = None,
         carry: Mapping[str, Any] | None = None,
+        cancel_on_kill: bool = False,
+        by_scope_key: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
@@ -59,6 +67,8 @@ class UGenJobTrigger(BaseTrigger):
         self.through_pauses = through_pauses
         self.stale = None if stale is None else list(stale)
         self.carry = dict(carry or {})
+        self.cancel_on_kill = cancel_on_kill
+        self.by_scope_key = by_scope_key
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments, primitives all."""
@@ -74,6 +84,8 @@ class UGenJobTrigger(BaseTrigger):
                 "through_pauses": self.through_pauses,
                 "stale": self.stale,
                 "carry": self.carry,
+                "cancel_on_kill": self.cancel_on_kill,
+                "by_scope_key": self.by_scope_key,
             },
         )
 
@@ -96,7 +108,30 @@ class UGenJobTrigger(BaseTrigger):
             event["status"] = "timeout"
         except UGenError as error:
             event.update(status="error", message=str(error))
+        except asyncio.CancelledError:
+            if not AIRFLOW_3_3_PLUS:
+                # Nobody calls on_kill there. A triggerer that stops comes by here too; the state tells them apart.
+                await self.on_kill()
+            raise
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Cancel the job where the cancelling table says so, and only there."""
+        ti = self.task_instance
+        if not self.cancel_on_kill or ti is None:
+            return
+        may = await asyncio.to_thread(ask_airflow, ti, job_id=self.job_id, by_scope_key=self.by_scope_key)
+        if not may:
+            self.log.info("job %s is left: whoever comes next attaches to it", self.job_id)
+            return
+        from ugen_provider.core.jobs.cancelling import cancel
+        from ugen_provider.core.jobs.watcher import shared_watcher
+
+        async with asyncio.timeout(KILL_SECONDS), shared_watcher(self.ugen_conn_id, self._read_config) as watcher:
+            done = await watcher.client.run(cancel(watcher.client.caller, self.job_id, reason="kill"))
+        self.log.info(
+            "job %s was %s", self.job_id, "cancelled, since its task was ended" if done.confirmed else "left: it ended"
+        )
 
     async def _read_config(self) -> ClientConfig:
         from ugen_provider.hooks.ugen import UGenHook

@@ -22,17 +22,17 @@ from ugen_provider.core.api import operations
 from ugen_provider.core.api._async_client import AsyncUGenClient
 from ugen_provider.core.api._transport import StreamClient
 from ugen_provider.core.api.config import ClientConfig
-from ugen_provider.core.api.effects import Await, Flow, Perform, Response, Send
+from ugen_provider.core.api.effects import Flow, Perform, Response, Send
 from ugen_provider.core.api.errors import InvalidRequestError, TransportError, UGenError
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.api.polling import Outcome
 from ugen_provider.core.api.rules import Violation
 from ugen_provider.core.jobs.cancelling import cancel, pause
 from ugen_provider.core.jobs.intent import IntentStore, OurAction
-from ugen_provider.core.jobs.purchase import Order, Purchase, goal_of, obtain
+from ugen_provider.core.jobs.purchase import Order, Purchase, obtain
 from ugen_provider.core.jobs.scope import Scope
 from ugen_provider.core.jobs.summary import Scores, check_quality
-from ugen_provider.core.jobs.watcher import JobWatcher
+from ugen_provider.core.jobs.watcher import JobWatcher, watching
 from ugen_provider.core.media import Manifest, download_outputs
 
 _log = logging.getLogger("dagster_ugen")
@@ -273,8 +273,10 @@ class Engine:
 
         def wait(bought: Purchase) -> Flow[Outcome]:
             place.leave()
-            outcome: Outcome = yield Await("wait", lambda: self._wait(bought, order))
-            return outcome
+            timeout = self._work.options.timeout
+            deadline = None if timeout is None else time.time() + timeout
+            waiting = watching(self._watcher, order, interval=self._work.poll_interval, deadline=deadline)
+            return (yield from waiting(bought))
 
         flow = obtain(
             self._client.caller,
@@ -287,16 +289,6 @@ class Engine:
             return await self._client.run(_settling(flow, partition))
         finally:
             place.leave()
-
-    async def _wait(self, bought: Purchase, order: Order) -> Outcome:
-        timeout = self._work.options.timeout
-        return await self._watcher.wait(
-            bought.job.job_id,
-            goal=goal_of(order),
-            interval=self._work.poll_interval,
-            deadline=None if timeout is None else time.time() + timeout,
-            stale=bought.stale,
-        )
 
     async def _estimate(self, body: Mapping[str, Any]) -> int | None:
         """What the service estimates; asked once for all requests that differ in nothing that costs."""

@@ -46,7 +46,7 @@ class UGenResource(dg.ConfigurableResource[Any]):
         description="`attach_only` takes and waits for what was bought already and buys nothing; `off` does nothing.",
     )
     poll_interval: float = Field(
-        default=10.0, ge=1.0, description="Seconds between looks at a job; U-Gen asks for 5 to 10."
+        default=10.0, gt=0, description="Seconds between looks at a job; U-Gen asks for 5 to 10."
     )
     request_timeout: float = Field(default=30.0, gt=0, description="Seconds for one attempt of one request.")
     max_retries: int = Field(

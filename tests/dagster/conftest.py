@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Dagster instance, and a U-Gen whose clock moves a minute with each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import Settings
+
+from tests.dagster.shop import Shop
+
+
+@pytest.fixture(scope="session")
+def ugen_emulator_settings() -> Settings:
+    """Each request moves the clock by a minute, so that whoever polls gets somewhere without waiting."""
+    return Settings(speed=0, tick=60.0, admin=True)
+
+
+@pytest.fixture(scope="session")
+def session_instance() -> Iterator[dg.DagsterInstance]:
+    """A real instance on SQLite files; making its databases takes longer than a test does."""
+    with dg.instance_for_test() as made:
+        yield made
+
+
+@pytest.fixture
+def instance(session_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """The instance, with no runs and no events in it."""
+    yield session_instance
+    session_instance.wipe()
+    session_instance.schedule_storage.wipe()
+    for key in session_instance.get_dynamic_partitions("ugen_products"):
+        session_instance.delete_dynamic_partition("ugen_products", key)
+
+
+@pytest.fixture
+def shop(instance: dg.DagsterInstance, ugen_emulator: EmulatorServer, tmp_path: Path) -> Shop:
+    """The account, the instance and the assets."""
+    clock = ugen_emulator.emulator.clock
+    clock.tick = 60.0
+    return Shop(instance, ugen_emulator, tmp_path / "videos")

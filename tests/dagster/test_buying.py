@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job for each product, whatever is run again, in whatever part."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from dagster_ugen import UGenOptions, UGenResource, ugen_assets
+
+from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of
+
+ALL = ("keyframes", "videos", "final_video")
+
+
+def test_a_product_becomes_three_assets_with_files_and_metadata(shop):
+    assert shop.run("lamp", destination=str(shop.folder)).success
+    assert shop.created == ["lamp"]
+    for asset in ALL:
+        made = shop.materialized(asset)["lamp"]
+        assert made["ugen/how"] == "submitted"
+        assert made["ugen/jobs_created_by_this_run"] == 1
+        assert made["ugen/credits_spent_by_this_run"] == made["ugen/credits_consumed"] > 0
+        assert made["ugen/credits_estimated"] >= made["ugen/credits_consumed"]
+    final = shop.materialized("final_video")["lamp"]
+    assert final["dagster/uri"].endswith("/final.mp4")
+    assert {path.name for path in shop.folder.glob("lamp/*/*")} >= {"final.mp4", "keyframe-0.png", "manifest.json"}
+
+
+def test_again_buys_nothing_and_says_so(shop):
+    shop.run("lamp")
+    assert shop.run("lamp").success
+    assert shop.created == ["lamp"]
+    made = shop.materialized("final_video")["lamp"]
+    assert (made["ugen/how"], made["ugen/credits_spent_by_this_run"]) == ("taken", 0)
+    assert "nothing was bought" in made["ugen/notes"]
+
+
+@pytest.mark.parametrize("first", ALL)
+def test_a_part_buys_the_whole_job_once_and_records_that_part(shop, first):
+    shop.run("lamp", select=[first])
+    assert [asset for asset in ALL if shop.materialized(asset)] == [first]
+    shop.run("lamp")
+    assert shop.created == ["lamp"]
+    assert all(shop.materialized(asset)["lamp"]["ugen/job_id"] for asset in ALL)
+
+
+def test_many_partitions_in_one_run(shop):
+    result = shop.run("lamp", "mug", "sofa")
+    assert result.success
+    assert sorted(shop.created) == ["lamp", "mug", "sofa"]
+    for asset in ALL:
+        assert set(shop.materialized(asset)) == {"lamp", "mug", "sofa"}
+    events = result.get_asset_materialization_events()
+    assert len(events) == 9, "each partition of each asset is recorded once"
+
+
+def test_one_failing_partition_costs_the_others_nothing(shop, ugen_faults):
+    ugen_faults.job(product_name="mug", fail_at="generation", kind="moderation")
+    result = shop.run("lamp", "mug", "sofa")
+    assert not result.success
+    told = failure_of(result)
+    assert "1 of 3 partitions failed: mug: " in told.description
+    assert "moderation" in told.description
+    assert told.metadata["ugen/failed_partitions"].value == ["mug"]
+    assert set(shop.materialized("final_video")) == {"lamp", "sofa"}
+
+
+def test_an_asset_without_partitions(shop):
+    assert shop.run(assets=shop.assets(requests=request_of(""), partitions_def=None)).success
+    assert shop.run(assets=shop.assets(requests=request_of(""), partitions_def=None)).success
+    assert shop.created == ["only"]
+    assert shop.materialized("final_video")[""]["ugen/how"] == "taken"
+
+
+def test_what_hangs_on_it_in_the_same_run_is_run(shop):
+    @dg.asset(deps=["final_video"], partitions_def=PRODUCTS)
+    def posted() -> None: ...
+
+    result = shop.run("lamp", assets=[*shop.assets(), posted])
+    assert result.success
+    assert shop.materialized("posted")
+
+
+def test_the_decorator(shop):
+    @ugen_assets(partitions_def=PRODUCTS, key_prefix="shop", group_name="films", tags={"team": "video"})
+    def my_videos(partition: str) -> dict[str, object]:
+        return request_of(partition)
+
+    assert shop.run("lamp", assets=[my_videos]).success
+    assert my_videos.op.name == "my_videos"
+    assert shop.materialized("shop/final_video")
+    spec = my_videos.specs_by_key[dg.AssetKey(["shop", "final_video"])]
+    assert spec.group_name == "films"
+    assert spec.kinds == {"ugen", "video"}
+    assert spec.tags["team"] == "video"
+    assert my_videos.backfill_policy.max_partitions_per_run == 25
+
+
+def test_regenerate_buys_once_for_each_new_value(shop):
+    shop.run("lamp")
+    config = {"ops": {"ugen_videos": {"config": {"regenerate": "brighter"}}}}
+    assert shop.run("lamp", config=config).success
+    assert shop.run("lamp", config=config).success
+    assert shop.created == ["lamp", "lamp"]
+    assert shop.materialized("final_video")["lamp"]["ugen/generation"] == 1
+    shop.run("lamp", tags={"ugen/regenerate": "darker"})
+    shop.run("lamp", tags={"ugen/regenerate": "darker"})
+    shop.run("lamp")
+    assert len(shop.created) == 3
+    assert shop.materialized("final_video")["lamp"]["ugen/generation"] == 2
+
+
+def test_deleting_old_runs_loses_no_intent(shop):
+    result = shop.run("lamp")
+    shop.instance.delete_run(result.run_id)
+    shop.server.emulator.set_readings({"replay_ended": "new"})
+    shop.run("lamp")
+    assert shop.created == ["lamp"]
+    assert shop.materialized("final_video")["lamp"]["ugen/how"] == "taken"
+
+
+def test_namespaces_never_meet(shop):
+    shop.run("lamp")
+    elsewhere = UGenResource(**{**shop.resource.model_dump(), "namespace": "staging"})
+    shop.run("lamp", resource=elsewhere)
+    assert shop.created == ["lamp", "lamp"]
+
+
+def test_attach_only_buys_nothing(shop):
+    thrifty = UGenResource(**{**shop.resource.model_dump(), "spending": "attach_only"})
+    result = shop.run("lamp", resource=thrifty)
+    assert "spending is attach_only" in failure_of(result).description
+    assert shop.created == []
+    shop.run("lamp")
+    assert shop.run("lamp", resource=thrifty).success
+
+
+def test_too_dear_is_not_bought(shop):
+    result = shop.run("lamp", options=UGenOptions(max_credits=5))
+    assert "max_credits is 5" in failure_of(result).description
+    assert shop.created == []
+
+
+@pytest.mark.parametrize(("kind", "retried"), [("moderation", 1), ("validation", 1), ("transient", 3)])
+def test_only_what_a_retry_can_mend_is_retried(shop, ugen_faults, kind, retried):
+    ugen_faults.job(product_name="lamp", fail_at="generation", kind=kind, times=None)
+    result = shop.run("lamp", retry_policy=dg.RetryPolicy(max_retries=2), options=UGenOptions(max_stage_retries=5))
+    assert not result.success
+    starts = [e for e in result.all_events if e.event_type_value in {"STEP_START", "STEP_RESTARTED"}]
+    assert len(starts) == retried
+    assert shop.created == ["lamp"], "a stage retry is no second job"
+
+
+def test_too_few_credits_fails_at_once_and_names_them(shop):
+    tenant = shop.server.emulator.accounts.by_name["local"]
+    tenant.books.balance = 5
+    result = shop.run("lamp", retry_policy=dg.RetryPolicy(max_retries=2))
+    assert "402" in failure_of(result).description
+    assert not [e for e in result.all_events if e.event_type_value == "STEP_RESTARTED"]
+    tenant.books.balance = 10_000
+    assert shop.run("lamp").success, "after topping up the same order goes through"
+    assert shop.created == ["lamp"]
+
+
+def test_a_lost_answer_buys_nothing_twice(shop, ugen_faults):
+    ugen_faults.add("lost", method="POST", path="/api/v1/jobs", times=10)
+    assert not shop.run("lamp", resource=UGenResource(**{**shop.resource.model_dump(), "max_retries": 0})).success
+    ugen_faults.clear()
+    assert shop.run("lamp").success
+    assert shop.created == ["lamp"]
+
+
+def test_a_limit_of_jobs_is_waited_out_and_uses_no_retry(shop, ugen_faults):
+    ugen_faults.add("status", status=429, retry_after=1, method="POST", path="/api/v1/jobs")
+    assert shop.run("lamp").success
+    assert shop.created == ["lamp"]
+
+
+def test_a_changed_request_takes_the_job_and_warns(shop):
+    shop.run("lamp")
+    shop.run("lamp", requests=lambda partition: {**request_of(partition), "segment_count": 3})
+    made = shop.materialized("final_video")["lamp"]
+    assert made["ugen/request_changed"] is True
+    assert "the request has changed" in made["ugen/notes"]
+    assert shop.created == ["lamp"]
+
+
+def test_low_quality_warns_or_fails(shop, ugen_faults):
+    ugen_faults.job(product_name="*", score=0.31, times=None)
+    assert shop.run("lamp", options=UGenOptions(min_score=0.5)).success
+    assert "scored 0.31, below min_score 0.50" in shop.materialized("final_video")["lamp"]["ugen/notes"]
+    strict = UGenOptions(min_score=0.5, on_low_quality="fail")
+    result = shop.run("mug", options=strict, destination=str(shop.folder))
+    assert "below min_score" in failure_of(result).description
+    assert list(shop.folder.glob("mug/*/final.mp4")), "what was paid for is stored all the same"

@@ -177,10 +177,18 @@ class World:
         with self.lock:
             if state.get("format") != FORMAT:
                 raise ValueError("this is not a state that this version dumped")
-            readings = Readings().with_values(state["readings"])
-            self.store.restore(state)
-            self.clock.reset(speed=self.clock.speed, tick=self.clock.tick, start=float(state["now"]))
-            self._furnish(readings)
+            before = self.dump()
+            try:
+                self._put_back(state)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as problem:
+                self._put_back(before)
+                raise ValueError(f"this is no dump of an emulator's state: {problem!r}") from None
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
+        readings = Readings().with_values(state["readings"])
+        self.store.restore(state)
+        self.clock.reset(speed=self.clock.speed, tick=self.clock.tick, start=float(state["now"]))
+        self._furnish(readings)
 
     def reset(self, *, seed: int | None = None, readings: Mapping[str, Any] | None = None) -> None:
         """Begin anew: no jobs, opening balances, switches as at the start, a clock at its beginning.

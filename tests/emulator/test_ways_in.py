@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doors to the emulator: command line, curl, a restart on the same database."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import Settings, TenantSettings
+
+ROOT = Path(__file__).parents[2]
+HEADERS = {"X-API-Key": "ugen_sk_local"}
+BODY = {"product_name": "Lamp", "product_image_url": "https://example.com/lamp.jpg", "segment_count": 1}
+
+
+class Process:
+    """`python -m ugen_provider.emulator` with some options."""
+
+    def __init__(self, *options):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ugen_provider.emulator", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.line = self._process.stdout.readline()
+        assert self.line.startswith("U-Gen emulator listening on http://127.0.0.1:"), self._process.stderr.read()
+        self.url = self.line.split()[-1]
+        self.api = httpx.Client(base_url=f"{self.url}/api/v1", headers=HEADERS)
+
+    def end(self, number):
+        self.api.close()
+        self._process.send_signal(number)
+        _, errors = self._process.communicate(timeout=30)
+        return self._process.returncode, errors
+
+
+@pytest.fixture
+def start():
+    processes = []
+
+    def run(*options):
+        processes.append(Process(*options))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        if process._process.poll() is None:
+            process.end(signal.SIGKILL)
+
+
+def test_the_examples_of_the_specification_run_by_curl():
+    # Each request moves the clock by three seconds, so that nobody has to wait.
+    with EmulatorServer(Settings(speed=0, tick=3)) as server:
+        run = subprocess.run(
+            ["sh", str(ROOT / "examples" / "curl.sh")],
+            env={**os.environ, "UGEN_BASE_URL": server.url, "UGEN_API_KEY": "ugen_sk_local", "UGEN_POLL_SECONDS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        called = {
+            (entry.method, re.sub(r"[0-9a-f-]{36}", "ID", entry.path), entry.status)
+            for entry in server.emulator.journal.find_requests()
+        }
+    assert called == {
+        ("POST", "/api/v1/jobs/suggest-fields", 200),
+        ("POST", "/api/v1/jobs", 201),
+        ("GET", "/api/v1/jobs", 200),
+        ("GET", "/api/v1/jobs/ID", 200),
+        ("DELETE", "/api/v1/jobs/ID", 200),
+        ("POST", "/api/v1/jobs/ID/pause", 200),
+        ("POST", "/api/v1/jobs/ID/resume", 200),
+        ("POST", "/api/v1/jobs/ID/retry", 200),
+        ("GET", "/api/v1/jobs/ID/keyframes", 200),
+        ("GET", "/api/v1/jobs/ID/videos", 200),
+    }
+    assert run.stdout.rstrip().endswith("cancelled")
+
+
+def test_sigterm_ends_it_cleanly(start):
+    process = start("--speed", 0)
+    assert process.api.get("/models").status_code == 200
+    assert process.end(signal.SIGTERM) == (0, "")
+
+
+def test_admin_answers_only_when_it_is_asked_for(start):
+    process = start()
+    assert httpx.get(f"{process.url}/_emulator/journal").status_code == 404
+    assert httpx.get(process.url).status_code == 200
+
+
+def test_options_reach_the_emulator(start, tmp_path):
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps([{"kind": "status", "status": 503, "path": "/api/v1/models"}]))
+    process = start(
+        "--speed", 0, "--seed", 3, "--faults", faults, "--reading", "id_field=both", "--reading", "create_status=202",
+        "--public-url", "http://ugen.example:8080/", "--credits", 100, "--tenant", "other=key-2",
+    )  # fmt: skip
+    assert process.api.get("/models").status_code == 503
+    answer = process.api.post("/jobs", json=BODY)
+    assert (answer.status_code, answer.json()["id"]) == (202, answer.json()["job_id"])
+    assert process.api.post("/jobs", json=BODY).json()["error"]["code"] == "INSUFFICIENT_CREDITS"
+    upload = process.api.post("/uploads/product-image", files={"file": b"\x89PNG\r\n\x1a\n"})
+    assert upload.json()["url"].startswith("http://ugen.example:8080/media/uploads/")
+    other = httpx.get(f"{process.url}/api/v1/credits/balance", headers={"X-API-Key": "key-2"})
+    assert other.json()["available_credits"] == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reading", "nonsense=1"], "no reading is called 'nonsense'"),
+        (["--reading", "create_status=500"], "reading create_status is one of"),
+        (["--reading", "create_status"], "write a reading as name=value"),
+        (["--host", "0.0.0.0", "--admin"], "--admin-anywhere"),
+        (["--tenant", "noequals"], "NAME=KEY"),
+    ],
+)
+def test_wrong_options_say_what_is_right(options, message):
+    from click.testing import CliRunner
+
+    from ugen_provider.emulator.cli import emulator_command
+
+    result = CliRunner().invoke(emulator_command, options)
+    assert result.exit_code != 0
+    assert message in result.output
+
+
+def test_killed_in_the_middle_of_fifty_jobs_nothing_is_lost_and_credits_are_conserved(start, tmp_path):
+    db = tmp_path / "state.db"
+    process = start("--db", db, "--speed", 60, "--admin", "--credits", 1_000_000)
+    created = {}
+    for number in range(50):
+        answer = process.api.post("/jobs", json={**BODY, "product_name": f"P{number}", "idempotency_key": f"k{number}"})
+        created[f"k{number}"] = answer.json()["job_id"]
+        if number == 20:
+            process.api.delete(f"/jobs/{answer.json()['job_id']}")
+    process.end(signal.SIGKILL)
+
+    process = start("--db", db, "--speed", 0, "--admin")
+    listed = []
+    for page in (1, 2, 3):
+        listed += process.api.get("/jobs", params={"page": page, "page_size": 20}).json()["items"]
+    assert {job["idempotency_key"]: job["job_id"] for job in listed} == created
+    for key, job_id in created.items():
+        body = {**BODY, "product_name": f"P{key[1:]}", "idempotency_key": key}
+        again = process.api.post("/jobs", json=body)
+        assert (again.status_code, again.json()["job_id"]) == (200, job_id)
+    assert_books_are_right(process)
+    httpx.post(f"{process.url}/_emulator/clock/advance", json={"seconds": 3600}).raise_for_status()
+    jobs = [process.api.get(f"/jobs/{job_id}").json() for job_id in created.values()]
+    assert sorted(job["status"] for job in jobs) == ["cancelled"] + ["completed"] * 49
+    balance = assert_books_are_right(process)
+    assert balance["credit_reserved"] == 0
+    assert balance["credit_balance"] == 1_000_000 - sum(job["credits_consumed"] for job in jobs)
+    journal = httpx.get(f"{process.url}/_emulator/journal").json()
+    assert journal["created"] == 50
+    assert httpx.get(jobs[0]["final_video_url"]).status_code == 200
+
+
+def assert_books_are_right(process):
+    """Every row follows from the one before, and together they give the balance."""
+    rows, page = [], 1
+    while batch := process.api.get("/credits/transactions", params={"page": page, "page_size": 100}).json()["items"]:
+        rows += batch
+        page += 1
+    rows.reverse()
+    balance = process.api.get("/credits/balance").json()
+    assert rows[-1]["balance_after"] == balance["available_credits"]
+    for earlier, later in itertools.pairwise(rows):
+        assert later["balance_before"] == earlier["balance_after"]
+
+    def amount(kind):
+        return sum(row["amount"] for row in rows if row["type"] == kind)
+
+    reserved = -amount("reserve") + amount("consume") - amount("release")
+    assert reserved == balance["credit_reserved"]
+    return balance
+
+
+def test_a_restart_goes_on_where_it_was(tmp_path):
+    settings = Settings(
+        speed=0,
+        db=tmp_path / "u.db",
+        admin=True,
+        tenants=(TenantSettings(), TenantSettings(name="b", api_keys=("kb",), bearer_tokens=())),
+    )
+    with EmulatorServer(settings) as server:
+        api = httpx.Client(base_url=server.base_url, headers=HEADERS)
+        api.put("/tenants/me/webhook", json={"webhook_url": "http://127.0.0.1:1/hook", "webhook_secret": "s3cret"})
+        template = api.post("/templates", json={"name": "T", "config": {"segment_count": 2}}).json()
+        picture = api.post("/uploads/product-image", files={"file": b"\x89PNG\r\n\x1a\nrest"}).json()["url"]
+        job = api.post("/jobs", json=BODY).json()
+        now = server.emulator.advance(100)
+        api.post("/jobs", json={**BODY, "product_name": "second"})
+        seen = api.get(f"/jobs/{job['job_id']}").json()
+    assert b"s3cret" not in (tmp_path / "u.db").read_bytes()
+    with EmulatorServer(settings) as server:
+        api = httpx.Client(base_url=server.base_url, headers=HEADERS)
+        assert server.emulator.now() == now
+        again = api.get(f"/jobs/{job['job_id']}").json()
+        assert again == seen
+        assert api.get("/templates").json() == [template]
+        assert api.get("/tenants/me/webhook").json()["webhook_configured"] is True
+        assert httpx.get(server.url + httpx.URL(picture).path).content == b"\x89PNG\r\n\x1a\nrest"
+        server.emulator.advance(3600)
+        server.settle()
+        deliveries = httpx.get(f"{server.url}/_emulator/webhooks").json()
+        assert [delivery["signed"] for delivery in deliveries] == [True, True]
+
+
+def test_dump_and_load_bring_back_a_moment(api, ugen_emulator, ugen_clock):
+    admin = httpx.Client(base_url=f"{ugen_emulator.url}/_emulator")
+    job = api.create()
+    ugen_clock.advance(60)
+    before = api.job(job["job_id"])
+    state = admin.get("/state").json()
+    assert "ugen_sk_local" not in json.dumps(state)
+    ugen_clock.advance(3600)
+    api.create(product_name="later")
+    assert admin.put("/state", json=state).status_code == 204
+    assert api.job(job["job_id"]) == before
+    assert api.get("/jobs").json()["total"] == 1
+    assert admin.put("/state", json={"format": 1}).status_code == 422
+    assert admin.put("/state", json={**state, "format": 99}).status_code == 422
+    assert api.get("/jobs").json()["total"] == 1
+
+
+def test_reset_begins_anew_with_another_seed_and_readings(api, ugen_emulator):
+    first = api.create()
+    reset = f"{ugen_emulator.url}/_emulator/reset"
+    httpx.post(reset).raise_for_status()
+    assert api.get("/jobs").json()["total"] == 0
+    assert api.create()["job_id"] == first["job_id"]
+    httpx.post(reset, json={"seed": 8, "readings": {"id_field": "id"}}).raise_for_status()
+    other = api.post("/jobs", json=BODY).json()
+    assert other["id"] != first["job_id"]
+    httpx.post(reset, json={"seed": 7}).raise_for_status()
+    assert httpx.post(reset, json={"readings": {"nonsense": 1}}).status_code == 422

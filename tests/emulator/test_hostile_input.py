@@ -179,8 +179,10 @@ def test_admin_says_what_is_wrong_too(api, ugen_emulator, method, path, body):
     "raw",
     [
         b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-API-Key: \xff\xfe\r\n\r\n",
-        b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-API-Key: ugen_sk_local\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"2\r\n{}\r\n0\r\n\r\n",
+        (
+            b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-API-Key: ugen_sk_local\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\n{}\r\n0\r\n\r\n"
+        ),
         b"GET /media/../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /media/uploads/x/..%2f..%2fetc HTTP/1.1\r\nHost: x\r\n\r\n",
         b"nonsense\r\n\r\n",

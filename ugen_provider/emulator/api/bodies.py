@@ -209,6 +209,9 @@ def parse(model: type[B], data: Any, readings: Readings) -> B:
     Raises:
         Invalid: With every rule that it breaks.
     """
+    if readings.models == "kling_only" and issubclass(model, CreateJob) and isinstance(data, dict):
+        # A service without Veo cannot default to it.
+        data = {"video_model": "kling3_std", **data}
     if readings.out_of_range == "coerce" and issubclass(model, CreateJob) and isinstance(data, dict):
         data = _coerced(data)
     if readings.unknown_fields == "refuse" and isinstance(data, dict):

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests with real Airflow and Dagster processes share."""
+
+import pytest
+
+from ugen_provider.cli.demo.local_ugen import LocalUGen
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "/tests/real/" in item.path.as_posix():
+            item.add_marker("real")
+
+
+@pytest.fixture(scope="session")
+def local_ugen(tmp_path_factory):
+    with LocalUGen(tmp_path_factory.mktemp("ugen"), speed=60) as ugen:
+        yield ugen

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who works on a product: a lease with an owner, an end and a token. Whoever lost it can write and send nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from ugen_provider.core.api.effects import Flow, Perform, Send
+from ugen_provider.core.batch import schema
+from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
+from ugen_provider.core.batch.ledger import Ledger, T, upsert
+from ugen_provider.core.batch.planning import LEASE, Run, intent_scope
+from ugen_provider.core.jobs.intent import Intent
+
+ItemState = Literal["completed", "failed", "postponed", "running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One product of a plan, ours to buy until the lease ends.
+
+    Attributes:
+        run: Of which run.
+        product_id: The shop's own id.
+        token: Of the lease.
+        fingerprint: Of the request.
+        body: The request, without key.
+        picture: Address of a picture to upload first.
+        picture_digest: Its content's digest.
+        intent: What is written down about this request already.
+        booked: Credits booked for it in this run already.
+        why: `new`, `changed`, `again` or `regenerate`.
+    """
+
+    run: Run
+    product_id: str
+    token: int
+    fingerprint: str
+    body: Mapping[str, Any] = field(repr=False)
+    picture: str | None
+    picture_digest: str | None
+    intent: Intent | None
+    booked: int | None
+    why: str
+
+    @property
+    def scope(self) -> str:
+        """Under what the intent is kept."""
+        return intent_scope(self.run.catalogue, self.product_id, self.fingerprint)
+
+    @property
+    def has_job(self) -> bool:
+        """Whether taking it up costs nothing, since its job is known."""
+        return self.intent is not None and self.intent.job_id is not None
+
+
+def claim(ledger: Ledger, run: Run, *, most: int) -> list[Claim]:
+    """Take products of the plan that nobody holds, those first that are begun, since they cost nothing more.
+
+    Args:
+        ledger: Where.
+        run: Of which run, and for which owner.
+        most: How many.
+    """
+    item, product = schema.item, schema.product
+
+    def work(connection: sa.Connection) -> list[Claim]:
+        now = ledger.now()
+        free = sa.or_(product.c.lease_owner.is_(None), product.c.lease_until < now)
+        query = (
+            sa.select(item)
+            .join(
+                product,
+                sa.and_(product.c.catalogue_id == run.catalogue.id, product.c.product_id == item.c.product_id),
+            )
+            .where(item.c.run == run.id, item.c.state == "planned", free)
+            .order_by(item.c.begun.desc(), item.c.seq)
+            .limit(most)
+        )
+        claims = []
+        for row in connection.execute(query).all():
+            mine = (product.c.catalogue_id == run.catalogue.id, product.c.product_id == row.product_id)
+            lease = {"lease_owner": run.owner, "lease_token": product.c.lease_token + 1, "lease_until": now + LEASE}
+            if connection.execute(sa.update(product).where(*mine, free).values(lease)).rowcount != 1:
+                continue
+            made = _look_again(connection, ledger, run, row, mine)
+            if made is not None:
+                claims.append(made)
+        return claims
+
+    return ledger.writer.run(work)
+
+
+def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any, mine: tuple[Any, ...]) -> Claim | None:
+    """What was read before the lease was ours may be old."""
+    item, product = schema.item, schema.product
+    this = (item.c.run == run.id, item.c.product_id == row.product_id)
+    state = connection.execute(sa.select(item.c.state).where(*this)).scalar()
+    known = connection.execute(sa.select(product).where(*mine)).one()
+    done = known.state == "completed" and known.fingerprint == row.fingerprint and row.why in {"new", "changed"}
+    if state != "planned" or done:
+        if done and state == "planned":  # another run bought it meanwhile
+            connection.execute(
+                sa.update(item)
+                .where(*this)
+                .values(
+                    state="completed", how="taken", job_id=known.job_id, score=known.score, finished_at=ledger.now()
+                )
+            )
+        connection.execute(sa.update(product).where(*mine).values(lease_owner=None, lease_until=0.0))
+        return None
+    scope = intent_scope(run.catalogue, row.product_id, row.fingerprint)
+    document = connection.execute(sa.select(schema.intent.c.document).where(schema.intent.c.scope == scope)).scalar()
+    if row.started_at is None:
+        connection.execute(sa.update(item).where(*this).values(started_at=ledger.now()))
+    return Claim(
+        run=run,
+        product_id=row.product_id,
+        token=known.lease_token,
+        fingerprint=row.fingerprint,
+        body=json.loads(row.body),
+        picture=row.picture,
+        picture_digest=row.picture_digest,
+        intent=Intent.from_dict(json.loads(document)) if document is not None else None,
+        booked=row.booked,
+        why=row.why,
+    )
+
+
+def heartbeat(ledger: Ledger, run: Run) -> None:
+    """Hold on to everything that is claimed by this runner."""
+    product = schema.product
+
+    def work(connection: sa.Connection) -> None:
+        update = sa.update(product).where(product.c.lease_owner == run.owner)
+        connection.execute(update.values(lease_until=ledger.now() + LEASE))
+
+    ledger.writer.run(work)
+
+
+def hold(connection: sa.Connection, ledger: Ledger, claimed: Claim) -> None:
+    """Renew the lease, and make sure that it still is ours.
+
+    Raises:
+        LeaseLostError: It is not.
+    """
+    product = schema.product
+    update = sa.update(product).where(
+        product.c.catalogue_id == claimed.run.catalogue.id,
+        product.c.product_id == claimed.product_id,
+        product.c.lease_owner == claimed.run.owner,
+        product.c.lease_token == claimed.token,
+    )
+    if connection.execute(update.values(lease_until=ledger.now() + LEASE)).rowcount != 1:
+        raise LeaseLostError(f"product {claimed.product_id} was taken over by another runner; nothing was sent")
+
+
+class LedgerIntentStore:
+    """The intents of one claimed product.
+
+    Args:
+        ledger: Where.
+        claimed: The product, with its lease.
+    """
+
+    durable = True
+
+    def __init__(self, ledger: Ledger, claimed: Claim) -> None:
+        self._ledger = ledger
+        self._claim = claimed
+        self._newest = claimed.intent
+
+    def read(self, scope: str) -> Intent | None:
+        """The newest intent of a scope. Nobody else can have written it since the product was claimed."""
+        return self._newest if self._newest is not None and self._newest.scope == scope else None
+
+    def write(self, intent: Intent) -> None:
+        """Keep an intent; when this returns, it is on disk.
+
+        Raises:
+            LeaseLostError: The product is no longer ours.
+        """
+        claimed = self._claim
+        values = {
+            "scope": intent.scope,
+            "catalogue_id": claimed.run.catalogue.id,
+            "product_id": claimed.product_id,
+            "fingerprint": intent.fingerprint,
+            "key": intent.key,
+            "job_id": intent.job_id,
+            "document": json.dumps(intent.to_dict(), ensure_ascii=False, separators=(",", ":")),
+            "updated_at": self._ledger.now(),
+        }
+
+        def work(connection: sa.Connection) -> None:
+            hold(connection, self._ledger, claimed)
+            connection.execute(upsert(connection, schema.intent, values))
+
+        self._ledger.writer.run(work)
+        self._newest = intent
+
+    @property
+    def newest(self) -> Intent | None:
+        """What was written or found last."""
+        return self._newest
+
+
+_ACTS = frozenset({"create", "retry", "resume", "cancel", "pause"})
+
+
+def fenced(
+    flow: Flow[T],
+    *,
+    ledger: Ledger,
+    claimed: Claim,
+    book: Callable[[str], None],
+    probe: Callable[[str], None],
+) -> Flow[T]:
+    """A flow of `core.jobs` that acts on a job only while the product is ours and the budget holds it.
+
+    Args:
+        flow: What is to be done.
+        ledger: Where the lease is.
+        claimed: The product.
+        book: Books what is about to be sent, by the name of its point; raises where the budget does not hold it.
+        probe: Called before and after each contact with the world, with its name.
+    """
+    answer: Any = None
+    error: Exception | None = None
+    try:
+        while True:
+            try:
+                effect = flow.throw(error) if error is not None else flow.send(answer)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            error = None
+            point = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
+            if point in _ACTS:
+                try:
+                    if point != "create":  # its intent was written under the lease a moment ago, and its key is safe
+                        yield Perform("lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed)))
+                    yield Perform("budget.book", partial(book, point))
+                except (LeaseLostError, BudgetUsedUpError) as refused:
+                    error = refused
+                    continue
+            if point:
+                probe(f"before.{point}")
+            try:
+                answer = yield effect
+            except Exception as thrown:  # noqa: BLE001  the flow decides what an error means
+                error = thrown
+            if point:
+                probe(f"after.{point}")
+    finally:
+        flow.close()
+
+
+def release(ledger: Ledger, run: Run, *, reason: str) -> bool:
+    """Let go of everything that this runner holds, as when it is stopped: others may go on at once.
+
+    What may have been bought counts as running; what was not begun is as if it had not been touched.
+
+    Returns:
+        Whether other runners work on the catalogue.
+    """
+    item, product, intent = schema.item, schema.product, schema.intent
+
+    def work(connection: sa.Connection) -> bool:
+        mine = (product.c.catalogue_id == run.catalogue.id, product.c.lease_owner == run.owner)
+        begun = sa.select(intent.c.product_id).where(
+            intent.c.catalogue_id == run.catalogue.id,
+            intent.c.product_id == item.c.product_id,
+            intent.c.fingerprint == item.c.fingerprint,
+        )
+        connection.execute(
+            sa.update(item)
+            .where(
+                item.c.run == run.id,
+                item.c.state == "planned",
+                item.c.product_id.in_(sa.select(product.c.product_id).where(*mine)),
+                begun.correlate(item).exists(),
+            )
+            .values(state="running", reason=reason, begun=True)
+        )
+        connection.execute(sa.update(product).where(*mine).values(lease_owner=None, lease_until=0.0))
+        others = sa.select(sa.func.count()).where(
+            product.c.catalogue_id == run.catalogue.id,
+            product.c.lease_owner.is_not(None),
+            product.c.lease_until >= ledger.now(),
+        )
+        return bool(connection.execute(others).scalar_one())
+
+    return ledger.writer.run(work)

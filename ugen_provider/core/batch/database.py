@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the ledger's database is opened and written to: many writers, few commits, no surprises on a shared disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from ugen_provider.core.api.errors import ConfigError
+
+T = TypeVar("T")
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs",
+                      "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "beegfs", "gpfs"})  # fmt: skip
+_MOST_AT_ONCE = 256
+
+
+def engine_for(address: str, *, shared: bool = False) -> sa.Engine:
+    """Open a database.
+
+    Args:
+        address: A SQLAlchemy URL, or the path of a SQLite file.
+        shared: Whether runners on several machines use it, as under an Airflow executor that spans machines.
+
+    Raises:
+        ConfigError: It cannot be opened, or would not be safe: SQLite locks nothing over a network.
+    """
+    url_text = address if "://" in address else f"sqlite:///{Path(address).expanduser()}"
+    try:
+        url = make_url(url_text)
+        if url.get_backend_name() == "sqlite":
+            return _sqlite(url, shared=shared)
+        if url.get_backend_name() == "postgresql":
+            driver = url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
+            return sa.create_engine(driver, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError(f"ledger: {type(error).__name__}: {error}; is the driver installed?") from None
+    raise ConfigError(f"ledger: {url.get_backend_name()} is not supported; use SQLite or PostgreSQL")
+
+
+def _sqlite(url: sa.URL, *, shared: bool) -> sa.Engine:
+    path = url.database
+    if not path or path == ":memory:":
+        raise ConfigError("ledger: a ledger in memory forgets what was bought; give the path of a file")
+    if shared:
+        raise ConfigError("ledger: SQLite serves one machine, and this executor spans several; use PostgreSQL")
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"ledger: {file.parent} cannot be made: {error}") from None
+    kind = filesystem_of(file.parent)
+    if kind in _NETWORK:
+        raise ConfigError(f"ledger: {file} is on a network file system ({kind}), where SQLite's locks do not hold; "
+                          "put it on a local disk, or use PostgreSQL")  # fmt: skip
+    engine = sa.create_engine(url, connect_args={"timeout": 60, "isolation_level": None, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-32000", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # A transaction that begins by reading and goes on to write could not wait for another writer.
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE" if not connection.get_execution_options().get("reads") else "BEGIN"
+        )
+
+    return engine
+
+
+def filesystem_of(path: Path, *, mounts: str | None = None) -> str:
+    r"""The type of the file system that holds a path; empty where the system does not tell.
+
+    Args:
+        path: An existing folder.
+        mounts: What `/proc/mounts` says.
+
+    Example:
+        >>> filesystem_of(Path("/data/x"), mounts="a / ext4 rw\nb /data nfs4 rw")
+        'nfs4'
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text("utf-8", errors="replace")
+        except OSError:
+            return ""
+    real = os.path.realpath(path)
+    best, found = -1, ""
+    for line in mounts.splitlines():
+        _, _, rest = line.partition(" ")
+        point, _, rest = rest.partition(" ")
+        point = point.replace("\\040", " ")
+        if len(point) > best and (real == point or real.startswith(point.rstrip("/") + "/")):
+            best, found = len(point), rest.split(" ", 1)[0]
+    return found
+
+
+class _Ticket(Generic[T]):
+    __slots__ = ("future", "work")
+
+    def __init__(self, work: Callable[[sa.Connection], T]) -> None:
+        self.work = work
+        self.future: Future[T] = Future()
+
+
+class Writer:
+    """Writes of many threads, in as few commits as they come together in.
+
+    A commit must reach the disk before money is spent, and a disk does some hundred of them a second. Whoever comes
+    while another commits joins the next commit, so two hundred jobs in flight need a handful.
+
+    Args:
+        engine: The database.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._waiting: deque[_Ticket[Any]] = deque()
+        self._turn = threading.Lock()
+
+    def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do a piece of work in a transaction; when this returns, it is on disk.
+
+        Args:
+            work: It may be called again if the transaction it was part of had to be given up.
+        """
+        ticket = _Ticket(work)
+        self._waiting.append(ticket)
+        with self._turn:
+            if not ticket.future.done():
+                batch: list[_Ticket[Any]] = []
+                while self._waiting and len(batch) < _MOST_AT_ONCE:
+                    batch.append(self._waiting.popleft())
+                if ticket not in batch:
+                    batch.append(ticket)
+                    self._waiting.remove(ticket)
+                self._commit(batch)
+        return ticket.future.result()
+
+    def _commit(self, batch: list[_Ticket[Any]]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                results = [ticket.work(connection) for ticket in batch]
+        except Exception as error:  # noqa: BLE001  it goes to whoever waits for it
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            for ticket in batch:  # one of them is to blame; alone, each gets its own answer
+                self._commit([ticket])
+        else:
+            for ticket, result in zip(batch, results, strict=True):
+                ticket.future.set_result(result)
+
+    def offset(self) -> float:
+        """Seconds by which the database's clock is ahead of this machine's; runners on several machines share it."""
+        if self._engine.dialect.name != "postgresql":
+            return 0.0
+        with self._engine.connect() as connection:
+            seconds = connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+        return float(seconds) - time.time()
+
+
+def reachable(engine: sa.Engine) -> None:
+    """Refuse a database that does not answer, in words.
+
+    Raises:
+        ConfigError: It does not answer.
+    """
+    try:
+        with engine.connect():
+            pass
+    except OperationalError as error:
+        raise ConfigError(f"ledger: {engine.url.render_as_string(hide_password=True)} does not answer: "
+                          f"{str(error.orig).strip()}") from None  # fmt: skip

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one product ended, written down in one step: outcome, budget, lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ugen_provider.core.batch import schema
+from ugen_provider.core.batch.budget import correct
+from ugen_provider.core.batch.claims import Claim, ItemState, hold
+from ugen_provider.core.batch.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one product ended.
+
+    Attributes:
+        state: Its outcome in the report.
+        reason: Why, where it did not simply complete.
+        final_failure: Whether the same request is not tried again by itself.
+        how: How the job came to be ours.
+        job_id: The job, where there is one.
+        consumed: Credits that it consumed, once it has ended.
+        score: Its lowest quality score.
+        video: Where its video is.
+        manifest: Where its manifest is.
+    """
+
+    state: ItemState
+    reason: str | None = None
+    final_failure: bool = False
+    how: str | None = None
+    job_id: str | None = None
+    consumed: int | None = None
+    score: float | None = None
+    video: str | None = None
+    manifest: str | None = None
+
+
+def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
+    """Write down how a product ended, and let go of it.
+
+    Raises:
+        LeaseLostError: Another runner has it; its word counts.
+    """
+
+    def work(connection: sa.Connection) -> None:
+        hold(connection, ledger, claimed)
+        now = ledger.now()
+        if ended.state in {"completed", "failed"}:
+            correct(connection, claimed, consumed=ended.consumed or 0)
+            _remember(connection, claimed, ended, now)
+        item, product = schema.item, schema.product
+        values: dict[str, Any] = {
+            "state": ended.state,
+            "reason": ended.reason,
+            "how": ended.how,
+            "job_id": ended.job_id,
+            "score": ended.score,
+            "finished_at": now,
+        }
+        if ended.job_id is not None:
+            values["begun"] = True
+        connection.execute(
+            sa.update(item).where(item.c.run == claimed.run.id, item.c.product_id == claimed.product_id).values(values)
+        )
+        connection.execute(
+            sa.update(product)
+            .where(product.c.catalogue_id == claimed.run.catalogue.id, product.c.product_id == claimed.product_id)
+            .values(lease_owner=None, lease_until=0.0)
+        )
+
+    ledger.writer.run(work)
+
+
+def _remember(connection: sa.Connection, claimed: Claim, ended: Settlement, now: float) -> None:
+    product, intent = schema.product, schema.intent
+    values: dict[str, Any] = {
+        "state": ended.state,
+        "reason": ended.reason,
+        "final_failure": ended.final_failure,
+        "updated_at": now,
+    }
+    if ended.job_id is not None:
+        values["job_id"] = ended.job_id
+    if ended.state == "completed":  # a video that is there stays the product's until there is a newer one
+        values.update(credits=ended.consumed, score=ended.score, video=ended.video, manifest=ended.manifest)
+    connection.execute(sa.update(intent).where(intent.c.scope == claimed.scope).values(values))
+    connection.execute(
+        sa.update(product)
+        .where(product.c.catalogue_id == claimed.run.catalogue.id, product.c.product_id == claimed.product_id)
+        .values(fingerprint=claimed.fingerprint, **values)
+    )

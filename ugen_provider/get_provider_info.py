@@ -28,7 +28,6 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "U-Gen", "python-modules": ["ugen_provider.operators.jobs"]}],
         "triggers": [{"integration-name": "U-Gen", "python-modules": ["ugen_provider.triggers.jobs"]}],
         "extra-links": ["ugen_provider.links.ugen.UGenJobLink", "ugen_provider.links.ugen.UGenVideoLink"],
-        "plugins": [{"name": "ugen", "plugin-class": "ugen_provider.plugins.ugen.UGenPlugin"}],
         "connection-types": [
             {
                 "connection-type": CONN_TYPE,

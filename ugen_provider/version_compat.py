@@ -17,9 +17,19 @@ else:
     from airflow.hooks.base import BaseHook
 
 if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
-    from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+    from airflow.sdk.exceptions import (
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
 else:
-    from airflow.exceptions import AirflowFailException, AirflowNotFoundException
+    from airflow.exceptions import (
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
 
 __all__ = [
     "AIRFLOW_3_1_PLUS",
@@ -27,5 +37,7 @@ __all__ = [
     "AIRFLOW_VERSION",
     "AirflowFailException",
     "AirflowNotFoundException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
     "BaseHook",
 ]

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,10 +16,13 @@ from airflow.sdk import BaseOperator
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.hooks.ugen import UGenHook
 from ugen_provider.links.ugen import LINKS
-from ugen_provider.triggers.killing import WATCH, Watch
+from ugen_provider.triggers.killing import WATCH, Watch, ask_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
+
+    from ugen_provider.core.api.config import ClientConfig
+    from ugen_provider.core.jobs.intent import IntentStore
 
 DEFAULT_CONN_ID = UGenHook.default_conn_name
 DEFAULT_TIMEOUT = 6 * 3600.0
@@ -49,14 +55,21 @@ class UGenJobOperator(UGenOperator):
 
     operator_extra_links: Collection[BaseOperatorLink] = LINKS
 
+    def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cancel_on_kill = cancel_on_kill
+        self._held: Held | None = None
+
+    def by_scope_key(self, context: Context) -> bool:  # noqa: ARG002  some operators know
+        """Whether another mapped instance may have ordered the very same."""
+        return False
+
     def announce(
         self,
         context: Context,
         *,
         job_id: str,
         scope: str = "",
-        cancel_on_kill: bool = False,
-        by_scope_key: bool = False,
     ) -> Watch:
         """Make the job known while the task still runs: for the links, the plugin, and whoever may cancel it."""
         from ugen_provider.links.ugen import page_of
@@ -67,14 +80,55 @@ class UGenJobOperator(UGenOperator):
             ugen_conn_id=self.ugen_conn_id,
             scope=scope,
             attempt=ti.try_number,
-            cancel_on_kill=cancel_on_kill,
-            by_scope_key=by_scope_key,
+            cancel_on_kill=self.cancel_on_kill,
+            by_scope_key=self.by_scope_key(context),
         )
         ti.xcom_push(key="job_id", value=job_id)
         ti.xcom_push(key=WATCH, value=watch.to_dict())
         for link, page in zip(LINKS, ("job", "video"), strict=True):
             ti.xcom_push(key=link.xcom_key, value=page_of(page, ti))
         return watch
+
+    @contextmanager
+    def holding(
+        self, context: Context, job_id: str, config: ClientConfig, store: IntentStore, scope: str
+    ) -> Iterator[None]:
+        """While this process waits for a job, a kill of the process finds it."""
+        self._held = Held(context["ti"], job_id, config, store, scope, self.by_scope_key(context))
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def on_kill(self) -> None:
+        """Called in a worker that is told to stop: cancel where a person ended the task, leave where a node stops."""
+        held = self._held
+        if held is None or not self.cancel_on_kill:
+            return
+        if not ask_airflow(held.ti, job_id=held.job_id, by_scope_key=held.by_scope_key):
+            self.log.info("job %s is left: the next attempt attaches to it", held.job_id)
+            return
+        from ugen_provider.core.api._sync_client import UGenClient
+        from ugen_provider.core.api.retries import RetryPolicy
+        from ugen_provider.core.jobs.cancelling import cancel
+
+        # Airflow kills for good after 5 s; the client of the interrupted wait is not to be used inside a signal.
+        config = replace(held.config, timeout=1.5, retries=RetryPolicy(attempts=1))
+        with UGenClient(config=config) as client:
+            client.run(cancel(client.caller, held.job_id, reason="kill", store=held.store, scope=held.scope))
+        self.log.info("job %s was cancelled, since its task was ended", held.job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a kill needs to know while a process waits."""
+
+    ti: Any
+    job_id: str
+    config: ClientConfig
+    store: IntentStore
+    scope: str
+    by_scope_key: bool
 
 
 def is_pending(value: object) -> bool:
@@ -86,6 +140,13 @@ def is_pending(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(is_pending(item) for item in value)
     return hasattr(value, "resolve") or hasattr(value, "iter_references")
+
+
+def backstop(deadline: float | None, *, poll_interval: float) -> timedelta | None:
+    """Airflow's own limit for a trigger: after the trigger's, since after it nobody would read the job again."""
+    if deadline is None:
+        return None
+    return timedelta(seconds=max(0.0, deadline - time.time()) + 2 * poll_interval + 60.0)
 
 
 def seconds(value: float | timedelta | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -17,15 +17,16 @@ from ugen_provider.operators.base import (
     DEFAULT_CONN_ID,
     DEFAULT_TIMEOUT,
     UGenJobOperator,
+    backstop,
     is_pending,
     require_one_of,
     require_positive,
     seconds,
 )
 from ugen_provider.operators.errors import failing_for_good
+from ugen_provider.operators.pictures import uploaded_once
 from ugen_provider.operators.state import scope_of, store_of
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, UGenJobTrigger, UGenSlotTrigger
-from ugen_provider.triggers.killing import ask_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.polling import Outcome
     from ugen_provider.core.jobs.intent import IntentStore
     from ugen_provider.core.jobs.purchase import Order, Purchase
+    from ugen_provider.core.jobs.scope import Scope
     from ugen_provider.operators.resolving import NoSlot
 
 JOB_FIELDS = tuple(rule.name for rule in rules.FIELDS if rule.name != "idempotency_key")
@@ -52,6 +54,8 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     Args:
         job: The request's fields as one dict; the arguments of the same names below go before it.
+        product_image: A picture that the service cannot reach, instead of `product_image_url`: a path, an fsspec URL or
+            an `ObjectStoragePath`. It is uploaded once per content.
         ugen_conn_id: The connection.
         wait_for_completion: Whether to wait until the job has ended, or stands at `stop_at_stage`.
         deferrable: Whether to wait in the triggerer, where waiting holds no worker slot.
@@ -96,6 +100,7 @@ class UGenCreateJobOperator(UGenJobOperator):
     template_fields: Collection[str] = (
         "ugen_conn_id",
         "job",
+        "product_image",
         *JOB_FIELDS,
         "output_path",
         "product_id",
@@ -110,6 +115,7 @@ class UGenCreateJobOperator(UGenJobOperator):
         self,
         *,
         job: Mapping[str, Any] | str | None = None,
+        product_image: Any = None,
         product_name: str | None = None,
         product_image_url: str | None = None,
         segment_count: int | str | None = None,
@@ -165,8 +171,9 @@ class UGenCreateJobOperator(UGenJobOperator):
         **kwargs: Any,
     ) -> None:
         given = locals()
-        super().__init__(ugen_conn_id=ugen_conn_id, **kwargs)
+        super().__init__(ugen_conn_id=ugen_conn_id, cancel_on_kill=cancel_on_kill, **kwargs)
         self.job = job
+        self.product_image = product_image
         for name in JOB_FIELDS:
             setattr(self, name, given[name])
         self.wait_for_completion = wait_for_completion
@@ -181,12 +188,10 @@ class UGenCreateJobOperator(UGenJobOperator):
         self.max_stage_retries = max_stage_retries
         self.on_paused: Literal["wait", "fail"] = on_paused
         self.slot_timeout = slot_timeout
-        self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.max_credits = max_credits
         self.min_score = min_score
         self.on_low_quality: Literal["warn", "fail"] = on_low_quality
-        self._held: _Held | None = None
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -201,7 +206,11 @@ class UGenCreateJobOperator(UGenJobOperator):
         if whole_job_pending and not is_pending(self.job):
             raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
         fields = self._fields()
+        if self.product_image is not None and fields.get("product_image_url") is not None:
+            raise ConfigError("product_image: is uploaded instead of product_image_url; give one of the two")
         pending = [name for name, value in fields.items() if is_pending(value)]
+        if self.product_image is not None:
+            pending.append("product_image_url")
         violations = rules.check(fields, pending=pending, partial=whole_job_pending)
         if violations:
             raise InvalidRequestError(violations)
@@ -216,24 +225,31 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     # The order, after rendering and before any call.
 
-    def _order(self, context: Context) -> Order:
+    def _scope(self, context: Context, config: ClientConfig) -> Scope:
+        return scope_of(context, scope_key=self._given("scope_key"), namespace=config.namespace)
+
+    def _order(self, context: Context, client: UGenClient) -> Order:
         from ugen_provider.core.jobs.buying import BuyingPolicy
         from ugen_provider.core.jobs.purchase import Order
 
-        config = self.hook.config
+        config = client.config
         if self.job is not None and not isinstance(self.job, Mapping):
             raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
         body = rules.coerce(self._fields())
         if config.video_model is not None:
             body.setdefault("video_model", config.video_model)
-        violations = rules.check(body, model=rules.DEFAULT_VIDEO_MODEL)
+        late = () if self.product_image is None else ("product_image_url",)
+        violations = rules.check(body, model=rules.DEFAULT_VIDEO_MODEL, pending=late)
         if violations:
             raise InvalidRequestError(violations)
+        picture = None if self.product_image is None else uploaded_once(context, client, self.product_image)
+        if picture is not None:
+            body["product_image_url"] = picture.url
         for warning in rules.warnings(body):
             self.log.warning("%s", warning)
         ti = context["ti"]
         return Order(
-            scope=scope_of(context, scope_key=self._given("scope_key"), namespace=config.namespace),
+            scope=self._scope(context, config),
             body=body,
             policy=BuyingPolicy(
                 on_earlier_failure=self.on_earlier_failure,
@@ -243,6 +259,7 @@ class UGenCreateJobOperator(UGenJobOperator):
                 regenerate=self._regenerate(context),
                 max_credits=_whole("max_credits", self.max_credits),
             ),
+            image_identity=None if picture is None else picture.identity,
             holder=f"{ti.run_id} try {ti.try_number}",
         )
 
@@ -265,45 +282,39 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy, or find what was bought, and wait."""
-        with failing_for_good():
-            order = self._order(context)
-            with self.hook.get_conn() as client:
-                return self._pursue(context, client, order, store_of(context))
+        with failing_for_good(), self.hook.get_conn() as client:
+            return self._pursue(context, client, self._order(context, client), store_of(context))
 
     def execute_slot(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for a slot again."""
-        with failing_for_good():
-            order = self._order(context)
-            with self.hook.get_conn() as client:
-                since = event["carry"]["slot_since"]
-                return self._pursue(context, client, order, store_of(context), slot_since=since)
+        with failing_for_good(), self.hook.get_conn() as client:
+            since = event["carry"]["slot_since"]
+            return self._pursue(context, client, self._order(context, client), store_of(context), slot_since=since)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Read the job again, believe only that, and go on from there."""
-        from ugen_provider.core.api.models import JobState
         from ugen_provider.core.api.polling import Outcome, judge, timed_out
         from ugen_provider.core.jobs.purchase import How, Purchase, goal_of
 
-        with failing_for_good():
-            order, store = self._order(context), store_of(context)
-            with self.hook.get_conn() as client:
-                job_id, carry = event["job_id"], event["carry"]
-                job = client.jobs.get(job_id)
-                intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
-                if intent.armed and job.state is JobState.CANCELLED:
-                    # We came back, so nobody cancelled in our name: the table is to see that.
-                    intent = replace(intent, armed=False)
-                    store.write(intent)
-                bought = Purchase(job, intent, How(carry["how"]), carry["request_changed"], tuple(carry["notes"]))
-                reason = judge(job, goal=goal_of(order))
-                if reason is None and event["status"] == "timeout":
-                    self._timed_out(client, order, store, timed_out(job_id, job))
-                if reason is None:
-                    self.log.warning("job %s goes on: %s", job_id, event.get("message") or "waiting again")
-                    outcome = self._wait(context, client, order, store, bought, deadline=carry["deadline"])
-                else:
-                    outcome = Outcome(job, reason)
-                return self._pursue(context, client, order, store, waited=(bought, outcome))
+        with failing_for_good(), self.hook.get_conn() as client:
+            order, store = self._order(context, client), store_of(context)
+            job_id, carry = event["job_id"], event["carry"]
+            job = client.jobs.get(job_id)
+            intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
+            if intent.armed:
+                # We came back, so nobody cancelled in our name; a later attempt is to see that.
+                intent = replace(intent, armed=False)
+                store.write(intent)
+            bought = Purchase(job, intent, How(carry["how"]), carry["request_changed"], tuple(carry["notes"]))
+            reason = judge(job, goal=goal_of(order))
+            if reason is None and event["status"] == "timeout":
+                self._timed_out(client, order, store, timed_out(job_id, job))
+            if reason is None:
+                self.log.warning("job %s goes on: %s", job_id, event.get("message") or "waiting again")
+                outcome = self._wait(context, client, order, store, bought, deadline=carry["deadline"])
+            else:
+                outcome = Outcome(job, reason)
+            return self._pursue(context, client, order, store, waited=(bought, outcome))
 
     def _pursue(
         self,
@@ -334,18 +345,13 @@ class UGenCreateJobOperator(UGenJobOperator):
                     waited = bought, self._wait(context, client, order, store, bought)
 
     def _tell(self, context: Context, order: Order, bought: Purchase) -> None:
-        self.announce(
-            context,
-            job_id=bought.job.job_id,
-            scope=order.intent_scope,
-            cancel_on_kill=self.cancel_on_kill,
-            by_scope_key=self._by_scope_key(context),
-        )
+        self.announce(context, job_id=bought.job.job_id, scope=order.intent_scope)
         self.log.info("job %s: %s, status %s", bought.job.job_id, bought.how.value, bought.job.status)
         for note in bought.notes:
             self.log.warning("job %s: %s", bought.job.job_id, note)
 
-    def _by_scope_key(self, context: Context) -> bool:
+    def by_scope_key(self, context: Context) -> bool:
+        """Whether another mapped instance may have the same scope key."""
         index = context["ti"].map_index
         return self.scope_key is not None and index is not None and index >= 0
 
@@ -385,42 +391,21 @@ class UGenCreateJobOperator(UGenJobOperator):
                 store.write(replace(bought.intent, armed=True))
             self._defer(context, order, bought, deadline)
         wait = waiting(client.caller, order, interval=self.poll_interval, deadline=deadline)
-        self._held = _Held(context["ti"], bought.job.job_id, client.config, store, order.intent_scope)
         try:
-            return client.run(wait(bought))
+            with self.holding(context, bought.job.job_id, client.config, store, order.intent_scope):
+                return client.run(wait(bought))
         except JobTimeoutError as error:
             self._timed_out(client, order, store, error)
-        finally:
-            self._held = None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer; where Airflow itself gave up on the trigger, the job was left."""
         if next_method not in {"execute_complete", "execute_slot"}:
             with failing_for_good():
-                order, store = self._order(context), store_of(context)
-                intent = store.read(order.intent_scope)
+                store = store_of(context)
+                intent = store.read(str(self._scope(context, self.hook.config)))
                 if intent is not None and intent.armed:
                     store.write(replace(intent, armed=False))
         return super().resume_execution(next_method, next_kwargs, context)
-
-    def on_kill(self) -> None:
-        """Called in a worker that is told to stop: cancel where a person ended the task, leave where a node stops."""
-        held = self._held
-        if held is None or not self.cancel_on_kill:
-            return
-        by_scope_key = self.scope_key is not None and (held.ti.map_index or -1) >= 0
-        if not ask_airflow(held.ti, job_id=held.job_id, by_scope_key=by_scope_key):
-            self.log.info("job %s is left: the next attempt attaches to it", held.job_id)
-            return
-        from ugen_provider.core.api._sync_client import UGenClient
-        from ugen_provider.core.api.retries import RetryPolicy
-        from ugen_provider.core.jobs.cancelling import cancel
-
-        # Airflow kills for good after 5 s; the client of the interrupted wait is not to be used inside a signal.
-        config = replace(held.config, timeout=1.5, retries=RetryPolicy(attempts=1))
-        with UGenClient(config=config) as client:
-            client.run(cancel(client.caller, held.job_id, reason="kill", store=held.store, scope=held.scope))
-        self.log.info("job %s was cancelled, since its task was ended", held.job_id)
 
     def _deadline(self, context: Context) -> float | None:
         """Absolute; Airflow does not enforce `execution_timeout` while a task is deferred, so it counts here."""
@@ -445,7 +430,7 @@ class UGenCreateJobOperator(UGenJobOperator):
             through_pauses=goal.through_pauses,
             stale=None if stale is None else (stale.status, stale.stage, stale.updated_at),
             cancel_on_kill=self.cancel_on_kill,
-            by_scope_key=self._by_scope_key(context),
+            by_scope_key=self.by_scope_key(context),
             carry={
                 "how": bought.how.value,
                 "notes": list(bought.notes),
@@ -454,10 +439,8 @@ class UGenCreateJobOperator(UGenJobOperator):
                 "deadline": deadline,
             },
         )
-        # The trigger's own deadline comes first: after Airflow's, nobody would read the job again.
-        margin = 2 * self.poll_interval + 60.0
-        timeout = None if deadline is None else timedelta(seconds=max(0.0, deadline - time.time()) + margin)
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        limit = backstop(deadline, poll_interval=self.poll_interval)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=limit)
         raise AssertionError("defer raises")
 
     def _timed_out(self, client: UGenClient, order: Order, store: IntentStore, error: JobTimeoutError) -> NoReturn:
@@ -482,21 +465,17 @@ class UGenCreateJobOperator(UGenJobOperator):
         scores = Scores.of(job, keyframes=keyframes)
         manifest = None
         if self.output_path is not None:
-            from ugen_provider.core.media import download_outputs
-            from ugen_provider.core.media.manifest import MANIFEST_NAME
+            from ugen_provider.operators.media import store_outputs
 
-            stored = download_outputs(
+            stored = store_outputs(
+                client,
                 job,
                 self.output_path,
                 keyframes=keyframes,
-                refresh=lambda: client.jobs.get(job.job_id),
-                refresh_keyframes=lambda: client.jobs.list_keyframes(job.job_id),
                 product_id=self._given("product_id") or self._given("scope_key"),
                 request=bought.intent.body,
-                # Plain http means a U-Gen of one's own, whose links lead to this machine or network.
-                allow_private=client.config.base_url.startswith("http://"),
             )
-            manifest = f"{stored.location}{MANIFEST_NAME}"
+            manifest = stored["manifest"]
         low = check_quality(
             job, scores, min_score=_number("min_score", self.min_score), on_low_quality=self.on_low_quality
         )
@@ -520,17 +499,6 @@ class UGenCreateJobOperator(UGenJobOperator):
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {"ugen": result}
         return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What a kill needs to know while this process waits."""
-
-    ti: Any
-    job_id: str
-    config: ClientConfig
-    store: IntentStore
-    scope: str
 
 
 def _sleep(pause: float) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin, as Airflow finds it through the provider's description."""
+"""The plugin, as Airflow finds it by its entry point `airflow.plugins`."""
 
 from __future__ import annotations
 

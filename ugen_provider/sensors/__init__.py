@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room opened; see design."""
+"""Sensors: they wait for a job that somebody else bought, and never change it."""

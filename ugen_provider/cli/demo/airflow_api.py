@@ -176,15 +176,6 @@ class AirflowApi:
         """
         self._ask("PATCH", _run(dag_id, run_id), body={"state": state})
 
-    def delete_run(self, dag_id: str, *, run_id: str) -> None:
-        """Delete a run with its task instances.
-
-        Args:
-            dag_id: The DAG.
-            run_id: The run.
-        """
-        self._ask("DELETE", _run(dag_id, run_id), expect=(204,))
-
     def task_instances(self, dag_id: str, *, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run, mapped ones included.
 
@@ -243,7 +234,7 @@ class AirflowApi:
         answer = self._http.request(method, f"/api/v2{path}", json=body, params=params, headers=headers)
         if answer.status_code not in expect:
             raise AirflowApiError(f"Airflow answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
-        if answer.status_code in {204, 404}:
+        if answer.status_code == 404:
             return None
         said: dict[str, Any] = answer.json()
         return said

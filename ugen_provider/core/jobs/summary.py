@@ -53,6 +53,21 @@ def check_quality(job: Job, scores: Scores, *, min_score: float | None, on_low_q
     return message
 
 
+def describe(job: Job, *, scores: Scores) -> dict[str, Any]:
+    """What is told of any job, of JSON types only."""
+    return {
+        "job_id": job.job_id,
+        "status": job.status,
+        "current_stage": job.current_stage,
+        "final_video_url": job.final_video_url,
+        "thumbnail_url": job.thumbnail_url,
+        "credits_reserved": job.credits_reserved,
+        "credits_consumed": job.credits_consumed,
+        "keyframe_scores": list(scores.keyframes),
+        "segment_scores": list(scores.segments),
+    }
+
+
 def summarize(
     bought: Purchase, *, scores: Scores, manifest: str | None = None, low_quality: str | None = None
 ) -> dict[str, Any]:
@@ -64,17 +79,8 @@ def summarize(
         manifest: Address of the manifest, where the outputs were stored.
         low_quality: What `check_quality` said.
     """
-    job = bought.job
     return {
-        "job_id": job.job_id,
-        "status": job.status,
-        "current_stage": job.current_stage,
-        "final_video_url": job.final_video_url,
-        "thumbnail_url": job.thumbnail_url,
-        "credits_reserved": job.credits_reserved,
-        "credits_consumed": job.credits_consumed,
-        "keyframe_scores": list(scores.keyframes),
-        "segment_scores": list(scores.segments),
+        **describe(bought.job, scores=scores),
         "how": bought.how.value,
         "generation": bought.intent.generation,
         "request_changed": bought.request_changed,

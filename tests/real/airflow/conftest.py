@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One real Airflow for all tests of this folder, and a U-Gen in this process whose clock the tests move."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ugen_provider.cli.demo.airflow_processes import RealAirflow
+from ugen_provider.cli.demo.processes import wait_until
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import LOCAL_KEY, Settings
+
+DAGS = Path(__file__).parent / "dags"
+PATIENCE = 90.0
+_runs = itertools.count()
+
+
+@dataclass
+class Stage:
+    """A real Airflow with the DAGs of this folder, and the U-Gen that its tasks buy from."""
+
+    airflow: RealAirflow
+    ugen: EmulatorServer
+
+    @property
+    def api(self) -> Any:
+        return self.airflow.api
+
+    @property
+    def desk(self) -> Any:
+        return self.ugen.emulator
+
+    def start(self, dag_id: str, **conf: Any) -> Run:
+        run = Run(self, dag_id, f"run{next(_runs)}")
+        self.airflow.wait_for_dag(dag_id)
+        self.api.trigger(dag_id, run_id=run.run_id, conf={"product": run.product, **conf})
+        return run
+
+    def kill_part(self, part: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """End one of Airflow's processes with all that it started."""
+        for running in list(self.airflow.processes.running):
+            if running.name == f"airflow {part}":
+                self.airflow.processes.running.remove(running)
+                running.signal_group(how)
+                running.popen.wait(30)
+
+    def start_part(self, part: str) -> None:
+        self.airflow.start_part(part)
+
+    def is_healthy(self, part: str) -> bool:
+        return bool(self.api.health().get(part) == "healthy")
+
+
+@dataclass
+class Run:
+    """One DAG run, whose product has a name of its own, so that the journal tells whose jobs are whose."""
+
+    stage: Stage
+    dag_id: str
+    run_id: str
+
+    @property
+    def product(self) -> str:
+        return f"{self.dag_id} {self.run_id}"
+
+    def task(self, task_id: str = "job", map_index: int = -1) -> dict[str, Any]:
+        for each in self.stage.api.task_instances(self.dag_id, run_id=self.run_id):
+            if (each["task_id"], each["map_index"]) == (task_id, map_index):
+                return each
+        return {"state": "gone", "try_number": 0}
+
+    def until(
+        self, state: str | tuple[str, ...], *, attempt: int | None = None, task_id: str = "job"
+    ) -> dict[str, Any]:
+        """Wait until the task is in a state, the emulator's clock standing still."""
+        wanted = (state,) if isinstance(state, str) else state
+
+        def there() -> bool:
+            task = self.task(task_id)
+            return task["state"] in wanted and (attempt is None or task["try_number"] == attempt)
+
+        self.wait(there, what=f"{self.dag_id}.{task_id} being {' or '.join(wanted)}")
+        return self.task(task_id)
+
+    def wait(self, condition: Callable[[], bool], *, what: str) -> None:
+        wait_until(condition, what=what, timeout=PATIENCE, interval=0.1)
+
+    def jobs(self) -> list[str]:
+        """The ids of the jobs that were bought for this run, oldest first."""
+        world = self.stage.desk
+        with world.lock:
+            return [entry.job_id for entry in world.journal.find_purchases(kind="create", product_name=self.product)]
+
+    def statuses(self) -> list[str]:
+        """What the service says of them now: `active`, or how they ended."""
+        from ugen_provider import UGenClient
+
+        with UGenClient(api_key=LOCAL_KEY, base_url=self.stage.ugen.base_url) as client:
+            return [client.jobs.get(job_id).state.value for job_id in self.jobs()]
+
+    def bought(self) -> int:
+        return len(self.jobs())
+
+    def until_bought(self, count: int = 1) -> None:
+        self.wait(lambda: self.bought() == count, what=f"{count} jobs being bought for {self.product}")
+
+    def until_status(self, *statuses: str) -> None:
+        self.wait(lambda: self.statuses() == list(statuses), what=f"the jobs of {self.product} being {statuses}")
+
+    def finish(self) -> dict[str, Any]:
+        """Let the emulator's clock go on until the task is over."""
+
+        def over() -> bool:
+            self.stage.desk.advance(30.0)
+            return self.task()["state"] in {"success", "failed"}
+
+        self.wait(over, what=f"{self.dag_id} {self.run_id} being over")
+        return self.task()
+
+    def result(self) -> Any:
+        return self.stage.api.xcom(self.dag_id, run_id=self.run_id, task_id="job")
+
+    def mark(self, state: str) -> None:
+        self.stage.api.mark_task(self.dag_id, run_id=self.run_id, task_id="job", state=state)
+
+    def clear(self) -> None:
+        self.stage.api.clear_task(self.dag_id, run_id=self.run_id, task_id="job")
+
+    def log(self) -> str:
+        folder = self.stage.airflow.home / "logs"
+        found = [path for path in folder.rglob("*.log*") if f"run_id={self.run_id}" in str(path)]
+        return "\n".join(path.read_text(errors="replace") for path in sorted(found))
+
+
+@pytest.fixture(scope="session")
+def ugen() -> Iterator[EmulatorServer]:
+    with EmulatorServer(Settings(speed=0, admin=True)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stage(ugen: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    home = tmp_path_factory.mktemp("airflow")
+    airflow = RealAirflow(home, dags=DAGS, env={"UGEN_TEST_OUTPUT": str(home / "output")}, parallelism=4)
+    with airflow:
+        airflow.api.set_connection(
+            "ugen_default", conn_type="ugen", password=LOCAL_KEY, extra={"base_url": ugen.base_url}
+        )
+        yield Stage(airflow, ugen)
+
+
+@pytest.fixture(autouse=True)
+def _steady_clock(ugen: EmulatorServer) -> None:
+    """Nothing goes wrong that the test did not ask for."""
+    world = ugen.emulator
+    with world.lock:
+        world.faults.rules.clear()
+        world.desk.outcomes.clear()
+
+
+@pytest.fixture
+def triggerer_back(stage: Stage) -> Iterator[None]:
+    """Make sure that the triggerer runs again after a test that ended it."""
+    yield
+    if not any(each.name == "airflow triggerer" for each in stage.airflow.processes.running):
+        stage.start_part("triggerer")
+    deadline = time.monotonic() + PATIENCE
+    while not stage.is_healthy("triggerer") and time.monotonic() < deadline:
+        time.sleep(0.2)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every row of the cancelling table, in a real Airflow: who may cancel, who must not, what the next attempt does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from tests.real.airflow.conftest import Run, Stage
+
+pytestmark = pytest.mark.real
+
+
+def deferred(stage: Stage, dag_id: str = "deferred_job") -> Run:
+    """A run whose task waits in the triggerer, its trigger loaded."""
+    run = stage.start(dag_id)
+    run.until("deferred")
+    run.wait(lambda: "starting" in run.log(), what="the trigger being loaded")
+    return run
+
+
+def test_marked_failed_cancels_and_the_next_attempt_buys_at_once(stage: Stage) -> None:
+    run = deferred(stage)
+    run.mark("failed")
+    run.until_status("cancelled")
+    run.clear()
+    run.until("deferred", attempt=2)
+    assert run.statuses() == ["cancelled", "active"]
+    assert run.finish()["state"] == "success"
+    assert (run.result()["generation"], run.bought()) == (1, 2)
+
+
+def test_marked_failed_before_any_triggerer_loaded_it_cancels_all_the_same(stage: Stage, triggerer_back: None) -> None:
+    stage.kill_part("triggerer")
+    run = stage.start("deferred_job")
+    run.until("deferred")
+    run.mark("failed")
+    run.until_status("cancelled")
+    stage.start_part("triggerer")
+    run.clear()
+    run.until("deferred", attempt=2)
+    assert run.finish()["state"] == "success"
+    assert run.bought() == 2
+
+
+def test_marked_successful_cancels(stage: Stage) -> None:
+    run = deferred(stage)
+    run.mark("success")
+    run.until_status("cancelled")
+
+
+def test_the_run_marked_failed_cancels(stage: Stage) -> None:
+    run = deferred(stage)
+    stage.api.mark_run(run.dag_id, run_id=run.run_id, state="failed")
+    run.until_status("cancelled")
+
+
+def test_the_run_deleted_cancels(stage: Stage) -> None:
+    run = deferred(stage)
+    # Airflow's pages delete no run that still runs, but its database can be cleaned under one.
+    with sqlite3.connect(stage.airflow.database, timeout=30) as database:
+        database.execute("PRAGMA foreign_keys = ON")
+        database.execute("DELETE FROM task_instance WHERE run_id = ?", (run.run_id,))
+        database.execute("DELETE FROM dag_run WHERE run_id = ?", (run.run_id,))
+    run.until_status("cancelled")
+
+
+def test_the_run_timed_out_cancels_and_the_next_attempt_buys_at_once(stage: Stage) -> None:
+    run = deferred(stage, "short_run")
+    run.until_status("cancelled")
+    assert run.task()["state"] in {"failed", "skipped"}
+    run.clear()
+    run.until("deferred", attempt=2)
+    assert run.finish()["state"] == "success"
+    assert (run.result()["generation"], run.bought()) == (1, 2)
+
+
+def test_cleared_while_deferred_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
+    run = deferred(stage)
+    run.clear()
+    run.until("deferred", attempt=2)
+    run.wait(lambda: "is left" in run.log(), what="the old trigger having looked")
+    assert run.statuses() == ["active"]
+    assert run.finish()["state"] == "success"
+    assert (run.result()["how"], run.bought()) == ("attached", 1)
+
+
+def test_marked_failed_and_cleared_at_once_never_pays_for_two(stage: Stage) -> None:
+    run = deferred(stage)
+    run.mark("failed")
+    run.clear()
+    run.until("deferred", attempt=2)
+    assert run.finish()["state"] == "success"
+    assert run.statuses()[-1] == "completed"
+    assert run.statuses().count("completed") == 1
+
+
+def test_a_cleared_finished_task_takes_what_it_bought(stage: Stage) -> None:
+    run = deferred(stage)
+    assert run.finish()["state"] == "success"
+    run.clear()
+    run.until("success", attempt=2)
+    assert (run.result()["how"], run.bought()) == ("taken", 1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
+    stage: Stage, triggerer_back: None, how: signal.Signals
+) -> None:
+    run = deferred(stage)
+    stage.kill_part("triggerer", how)
+    assert run.statuses() == ["active"]
+    stage.start_part("triggerer")
+    assert run.finish()["state"] == "success"
+    assert (run.task()["try_number"], run.bought()) == (1, 1)
+
+
+def test_triggers_given_to_another_triggerer_leave(stage: Stage) -> None:
+    """A triggerer whose heartbeat lapsed finds its triggers with another, and is told to cancel them all (#73454)."""
+    run = deferred(stage)
+    with sqlite3.connect(stage.airflow.database, timeout=30) as database:
+        database.execute("UPDATE trigger SET triggerer_id = 999999")
+    run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
+    assert run.statuses() == ["active"]
+    assert run.finish()["state"] == "success"
+    assert run.bought() == 1
+
+
+def test_polling_errors_leave(stage: Stage) -> None:
+    run = deferred(stage)
+    world = stage.desk
+    with world.lock:
+        rule = world.faults.add({"kind": "status", "status": 500, "method": "GET", "times": 6})
+    run.wait(lambda: rule.hits == 6, what="the errors having happened")
+    assert run.finish()["state"] == "success"
+    assert (run.task()["try_number"], run.bought()) == (1, 1)
+
+
+def test_a_deadline_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
+    run = stage.start("deferred_job_with_retries")
+    run.until("deferred", attempt=2)
+    assert run.statuses() == ["active"]
+    assert run.finish()["state"] == "success"
+    assert run.bought() == 1
+
+
+def test_a_blocking_task_marked_failed_cancels(stage: Stage) -> None:
+    run = stage.start("blocking_job")
+    run.until_bought()
+    run.mark("failed")
+    run.until_status("cancelled")
+
+
+def test_a_blocking_task_whose_node_stops_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
+    run = stage.start("blocking_job")
+    run.until_bought()
+    run.wait(lambda: bool(_task_processes(stage)), what="the task's process")
+    for process in _task_processes(stage):
+        os.kill(process.pid, signal.SIGTERM)
+    run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
+    for process in _task_processes(stage):
+        process.kill()
+    assert run.statuses() == ["active"]
+    assert run.finish()["state"] == "success"
+    assert run.bought() == 1
+
+
+def _task_processes(stage: Stage) -> list[psutil.Process]:
+    """The processes in which tasks of this Airflow run their own code."""
+    scheduler = next(each for each in stage.airflow.processes.running if each.name == "airflow scheduler")
+    found = psutil.Process(scheduler.popen.pid).children(recursive=True)
+    return [
+        each
+        for each in found
+        if (line := " ".join(each.cmdline())).startswith("airflow worker -- ") and "LocalExecutor" not in line
+    ]

@@ -7,8 +7,12 @@ Here live the resource, the assets over one job, their gate, checks, sensors, pa
 
 from dagster_ugen.assets import UGenRunConfig as UGenRunConfig
 from dagster_ugen.assets import UGenVideos as UGenVideos
+from dagster_ugen.assets import assets_of as assets_of
 from dagster_ugen.assets import build_ugen_assets as build_ugen_assets
 from dagster_ugen.assets import ugen_assets as ugen_assets
+from dagster_ugen.gate import UGenApprovalConfig as UGenApprovalConfig
+from dagster_ugen.gate import UGenGate as UGenGate
+from dagster_ugen.gate import approve_keyframe as approve_keyframe
 from dagster_ugen.metadata import UGenMetadataSet as UGenMetadataSet
 from dagster_ugen.options import UGenOptions as UGenOptions
 from dagster_ugen.outputs import Output as Output

@@ -5,11 +5,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
 from dagster_ugen._compat import ALREADY_LOGGED
+from dagster_ugen.gate import UGenApprovalConfig, UGenGate
 from dagster_ugen.options import UGenOptions
 from dagster_ugen.outputs import MADE_TOGETHER, Output
 from dagster_ugen.requests import Requests, as_requests
@@ -18,6 +19,9 @@ from dagster_ugen.translator import DagsterUGenTranslator, UGenAssetProps
 
 if TYPE_CHECKING:
     from dagster_ugen.results import Failed
+
+Execute = Callable[..., Iterator[Any]]
+"""A body of your own: takes the context, the resource and `regenerate=`, and gives what Dagster takes of an asset."""
 
 REGENERATE_TAG = "ugen/regenerate"
 PARTITIONS_PER_RUN = 25
@@ -40,6 +44,7 @@ class UGenVideos:
         requests: What is ordered for each partition.
         destination: Where results are stored: a folder or any fsspec URL. None leaves them with the service.
         options: The choices that the money protocol leaves to you.
+        gate: Whether, and how, a look is approved before the rest is made; None makes everything at once.
         props: What all its specs are made from; `output` is set for each.
         translator: Makes the specs.
 
@@ -57,6 +62,7 @@ class UGenVideos:
     requests: Requests
     destination: str | None = None
     options: UGenOptions = field(default_factory=UGenOptions)
+    gate: UGenGate | None = None
     props: UGenAssetProps = field(default_factory=lambda: UGenAssetProps(output=Output.FINAL_VIDEO))
     translator: DagsterUGenTranslator = field(default_factory=DagsterUGenTranslator)
 
@@ -73,12 +79,20 @@ class UGenVideos:
         """The specs of everything that is made together, each standing on the one before."""
         return [self._spec(output) for output in MADE_TOGETHER]
 
+    def gate_specs(self) -> tuple[dg.AssetSpec, dg.AssetSpec]:
+        """The specs of the anchor keyframe and of its approval."""
+        return self._spec(Output.ANCHOR_KEYFRAME), self._spec(Output.APPROVAL)
+
     def _spec(self, output: Output) -> dg.AssetSpec:
-        spec = self.translator.get_asset_spec(replace(self.props, output=output))
-        before = output.stands_on
-        if before is None:
-            return spec
-        return spec.replace_attributes(deps=[*spec.deps, dg.AssetDep(self.key_of(before))], skippable=True)
+        gated = self.gate is not None and output in MADE_TOGETHER
+        automatic = self.props.automation_condition if self.gate is None or gated else None
+        props = replace(self.props, output=output, automation_condition=automatic)
+        if self.gate is not None and output is not Output.ANCHOR_KEYFRAME:
+            props = replace(props, deps=())  # what the user's deps are for happens before the gate
+        spec = self.translator.get_asset_spec(props)
+        before = [output.stands_on, Output.APPROVAL if gated else None]
+        deps = [dg.AssetDep(self.key_of(each)) for each in before if each is not None]
+        return spec.replace_attributes(deps=[*spec.deps, *deps], skippable=True)
 
     def deps_of(self, output: Output) -> list[dg.AssetKey]:
         """The keys of what an output stands on."""
@@ -101,12 +115,58 @@ class UGenVideos:
         Raises:
             Failure: Partitions failed; it names them with their reasons, and the others are recorded.
         """
+        phase: Literal["whole", "rest"] = "whole" if self.gate is None else "rest"
+        yield from self._work(context, ugen, phase=phase, outputs=MADE_TOGETHER, regenerate=regenerate)
+
+    def materialize_anchor(
+        self, context: dg.AssetExecutionContext, ugen: UGenResource, *, regenerate: str | None = None
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """The anchor keyframe's body: buy each partition's job, stop it at the gate, and record its look.
+
+        A job holds the credits of the whole video while it waits at the gate.
+
+        Args:
+            context: The asset's context.
+            ugen: The account.
+            regenerate: Buy another look; each new value buys once.
+
+        Raises:
+            Failure: Partitions failed, or `max_open_gates` is reached.
+        """
+        yield from self._work(context, ugen, phase="anchor", outputs=(Output.ANCHOR_KEYFRAME,), regenerate=regenerate)
+
+    def decide(
+        self, context: dg.AssetExecutionContext, ugen: UGenResource, config: UGenApprovalConfig
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """The approval's body: record a yes, or cancel the job. Costs nothing; what hangs on it may go on then.
+
+        Args:
+            context: The asset's context.
+            ugen: The account.
+            config: What was decided.
+
+        Raises:
+            Failure: There is no look to decide on.
+        """
+        from dagster_ugen.deciding import decide
+
+        yield from decide(self, context, ugen, config)
+
+    def _work(
+        self,
+        context: dg.AssetExecutionContext,
+        ugen: UGenResource,
+        *,
+        phase: Literal["whole", "anchor", "rest"],
+        outputs: Sequence[Output],
+        regenerate: str | None,
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         from dagster_ugen.running import run_partitions
 
-        failed = run_partitions(self, context, ugen, regenerate=regenerate)
+        failed = run_partitions(self, context, ugen, phase=phase, outputs=outputs, regenerate=regenerate)
         if failed:
             raise failure_of(failed, of=len(partitions_of(context)))
-        for output in MADE_TOGETHER:
+        for output in outputs:
             key = self.key_of(output)
             if key in context.selected_asset_keys:
                 yield dg.MaterializeResult(asset_key=key, metadata=ALREADY_LOGGED)
@@ -119,6 +179,7 @@ def build_ugen_assets(
     partitions_def: dg.PartitionsDefinition | None = None,
     resource: UGenResource | None = None,
     options: UGenOptions | None = None,
+    gate: UGenGate | None = None,
     name: str | None = None,
     key_prefix: Sequence[str] | str = (),
     group_name: str | None = None,
@@ -143,6 +204,7 @@ def build_ugen_assets(
         partitions_def: One partition per product, such as `dg.DynamicPartitionsDefinition(name="ugen_products")`.
         resource: The account; else the resource `ugen` of the definitions.
         options: The choices that the money protocol leaves to you.
+        gate: With one, `anchor_keyframe` and `keyframe_approval` come first, and the rest goes on only with a yes.
         name: Name of the op; made from the key prefix where not given.
         key_prefix: Prefix of the asset keys.
         group_name: Their group.
@@ -181,28 +243,81 @@ def build_ugen_assets(
         requests=as_requests(requests),
         destination=destination,
         options=options or UGenOptions(),
+        gate=gate,
         props=props,
         translator=translator or DagsterUGenTranslator(),
     )
 
+    return assets_of(
+        videos,
+        name=name or "_".join([*prefix, "ugen_videos"]),
+        resource=resource,
+        backfill_policy=backfill_policy,
+        retry_policy=retry_policy,
+        pool=pool,
+    )
+
+
+def assets_of(
+    videos: UGenVideos,
+    *,
+    name: str = "ugen_videos",
+    resource: UGenResource | None = None,
+    backfill_policy: dg.BackfillPolicy | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    pool: str | None = None,
+    execute: Execute | None = None,
+) -> list[dg.AssetsDefinition]:
+    """The assets of a `UGenVideos` that you keep at hand, for instance to approve looks from code.
+
+    Args:
+        videos: What they are.
+        name: Name of the op.
+        resource: The account; else the resource `ugen` of the definitions.
+        backfill_policy: How a backfill is cut into runs; 25 partitions a run where not given.
+        retry_policy: Dagster's own retries.
+        pool: A concurrency pool.
+        execute: The body instead of `videos.materialize`.
+    """
+    partitions_def = videos.props.partitions_def
+    if backfill_policy is None and partitions_def is not None:
+        backfill_policy = dg.BackfillPolicy.multi_run(PARTITIONS_PER_RUN)
+    resources = {"ugen": resource} if resource is not None else None
+    run_body = execute or videos.materialize
+
     def body(
         context: dg.AssetExecutionContext, config: UGenRunConfig, ugen: UGenResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        yield from videos.materialize(context, ugen, regenerate=config.regenerate)
+        yield from run_body(context, ugen, regenerate=config.regenerate)
 
-    with _no_beta_warnings():
-        made = dg.multi_asset(
-            specs=videos.specs(),
-            name=name or "_".join([*prefix, "ugen_videos"]),
-            can_subset=True,
-            partitions_def=partitions_def,
-            backfill_policy=backfill_policy
-            or (dg.BackfillPolicy.multi_run(PARTITIONS_PER_RUN) if partitions_def is not None else None),
-            retry_policy=retry_policy,
-            pool=pool,
-            resource_defs={"ugen": resource} if resource is not None else None,
-        )(body)
-    return [made]
+    def anchor(
+        context: dg.AssetExecutionContext, config: UGenRunConfig, ugen: UGenResource
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        yield from videos.materialize_anchor(context, ugen, regenerate=config.regenerate)
+
+    def approval(
+        context: dg.AssetExecutionContext, config: UGenApprovalConfig, ugen: UGenResource
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        yield from videos.decide(context, ugen, config)
+
+    def made(specs: Sequence[dg.AssetSpec], op_name: str, function: Callable[..., Any]) -> dg.AssetsDefinition:
+        with _no_beta_warnings():
+            return dg.multi_asset(
+                specs=specs,
+                name=op_name,
+                can_subset=len(specs) > 1,
+                partitions_def=partitions_def,
+                backfill_policy=backfill_policy,
+                retry_policy=retry_policy,
+                pool=pool,
+                resource_defs=resources,
+            )(function)
+
+    whole = made(videos.specs(), name, body)
+    if videos.gate is None:
+        return [whole]
+    anchor_spec, approval_spec = videos.gate_specs()
+    return [made([anchor_spec], f"{name}_anchor", anchor), made([approval_spec], f"{name}_approval", approval), whole]
 
 
 def ugen_assets(

@@ -17,19 +17,27 @@ from typing import Any, Literal
 from dagster_ugen.intents import IntentLog, ScopeLostError
 from dagster_ugen.options import OnInterrupt, UGenOptions
 from dagster_ugen.requests import Refusal, Requests
-from dagster_ugen.results import Delivered, Failed, is_retryable
+from dagster_ugen.results import Delivered, Failed, Left, Result, is_retryable
 from ugen_provider.core.api import operations
 from ugen_provider.core.api._async_client import AsyncUGenClient
 from ugen_provider.core.api._transport import StreamClient
 from ugen_provider.core.api.config import ClientConfig
 from ugen_provider.core.api.effects import Flow, Perform, Response, Send
-from ugen_provider.core.api.errors import InvalidRequestError, TransportError, UGenError
-from ugen_provider.core.api.models import Job, Keyframe
+from ugen_provider.core.api.errors import (
+    InvalidRequestError,
+    JobFailedError,
+    PurchaseError,
+    RateLimitError,
+    TransportError,
+    UGenError,
+)
+from ugen_provider.core.api.models import Job, JobState, Keyframe
 from ugen_provider.core.api.polling import Outcome
-from ugen_provider.core.api.rules import Violation
+from ugen_provider.core.api.rules import STAGES, Violation
 from ugen_provider.core.jobs.cancelling import cancel, pause
+from ugen_provider.core.jobs.gate import GATE_STAGE, Approval, hold_at_gate, look_at, pass_gate
 from ugen_provider.core.jobs.intent import IntentStore, OurAction
-from ugen_provider.core.jobs.purchase import Order, Purchase, obtain
+from ugen_provider.core.jobs.purchase import How, Order, Purchase, conclude, obtain, purchase
 from ugen_provider.core.jobs.scope import Scope
 from ugen_provider.core.jobs.summary import Scores, check_quality
 from ugen_provider.core.jobs.watcher import JobWatcher, watching
@@ -47,6 +55,7 @@ _COST_FREE = frozenset(
 )
 
 Interruption = Literal["person", "signal"]
+Phase = Literal["whole", "anchor", "rest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +68,11 @@ class Work:
         scope_of: The order's scope of a partition.
         partitions: The partitions; '' for an unpartitioned asset.
         requests: Says what is ordered for them.
-        extra: Fields that every request gets on top.
+        phase: `whole` without a gate; with one, `anchor` stops at it and `rest` passes it.
+        approval_of: The yes to a partition's look, in the phase `rest`; called in a thread.
+        gates: How many gates may be opened, in the phase `anchor`; called in a thread. None sets no limit.
         options: The user's choices.
+        wait: Whether to wait for jobs; else what has not ended is left for a later run.
         regenerate: A value by which another generation is asked for.
         destination: Where results are stored; None leaves them with the service.
         allow_private: Whether links may lead to private addresses.
@@ -75,7 +87,10 @@ class Work:
     scope_of: Callable[[str], Scope]
     partitions: Sequence[str]
     requests: Requests
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    wait: bool = True
+    phase: Phase = "whole"
+    approval_of: Callable[[str], Approval | None] = lambda _partition: None
+    gates: Callable[[], int | None] = lambda: None
     options: UGenOptions
     regenerate: str | None = None
     destination: str | None = None
@@ -114,14 +129,16 @@ class Engine:
         self._watcher: JobWatcher
         self._streams: StreamClient
         self._partitions: dict[str, _Partition] = {}
-        self._tasks: dict[str, asyncio.Task[Delivered | Failed]] = {}
+        self._tasks: dict[str, asyncio.Task[Result]] = {}
         self._submitters = asyncio.Semaphore(_SUBMITTERS)
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._estimates: dict[str, int | None] = {}
+        self._known: Mapping[str, Any] = {}
+        self._gates: int | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
 
-    async def run(self) -> list[Delivered | Failed]:
+    async def run(self) -> list[Result]:
         """Buy or find each partition's job, wait for it, store and record its results.
 
         Returns:
@@ -132,7 +149,8 @@ class Engine:
         """
         work = self._work
         requests = await asyncio.to_thread(work.requests.of, work.partitions, model=work.config.video_model)
-        known = await asyncio.to_thread(work.log.read_ahead, work.partitions)
+        self._known = known = await asyncio.to_thread(work.log.read_ahead, work.partitions)
+        self._gates = await asyncio.to_thread(work.gates)
         self._streams = StreamClient()
         try:
             async with AsyncUGenClient(config=work.config) as client:
@@ -208,10 +226,11 @@ class Engine:
     async def _read_config(self) -> ClientConfig:
         return await asyncio.to_thread(self._work.read_config)
 
-    async def _one(self, partition: _Partition, request: Mapping[str, Any] | Refusal) -> Delivered | Failed:
+    async def _one(self, partition: _Partition, request: Mapping[str, Any] | Refusal) -> Result:
         try:
             delivered = await self._deliver(partition, request)
-            await asyncio.to_thread(self._record, partition, delivered)
+            if isinstance(delivered, Delivered):
+                await asyncio.to_thread(self._record, partition, delivered)
         except Exception as error:  # noqa: BLE001  one partition's error stops no other, whatever it is
             partition.done = True
             return Failed(partition=partition.name, error=error, retryable=is_retryable(error))
@@ -223,7 +242,7 @@ class Engine:
             self._work.log.held(partition.name)
             self._work.record(delivered)
 
-    async def _deliver(self, partition: _Partition, request: Mapping[str, Any] | Refusal) -> Delivered:
+    async def _deliver(self, partition: _Partition, request: Mapping[str, Any] | Refusal) -> Delivered | Left:
         if isinstance(request, Refusal):
             raise InvalidRequestError([Violation("request", request.reason)])
         work = self._work
@@ -233,10 +252,28 @@ class Engine:
             policy=work.options.policy(spending=work.config.spending, regenerate=work.regenerate),
             holder=work.log.holder,
         )
-        bought = await self._buy(partition, order)
+        self._opening(partition)
+        if work.phase == "rest":
+            await self._refuse_without_approval(partition)
+        if not work.wait:
+            try:
+                bought = await self._submit(partition, order)
+            except RateLimitError as error:
+                return Left(partition=partition.name, job_id=None, why=f"the account has no free slot ({error})")
+            if not bought.job.ended:
+                return Left(partition=partition.name, job_id=bought.job.job_id, why=f"is {bought.job.status}")
+            conclude(bought, order=order)
+        else:
+            bought = await self._buy(partition, order)
+        if work.phase == "rest" and _at_the_gate(bought):
+            bought = await self._pass_gate(partition, order, bought)
         job = bought.job
         keyframes = job.keyframes or await self._client.jobs.list_keyframes(job.job_id)
         segments = job.segments
+        look = None
+        if work.phase == "anchor":
+            look = await self._client.run(look_at(self._client.caller, job.job_id))
+            await self._client.run(hold_at_gate(partition.store, str(partition.scope), job.job_id))
         if not any(segment.video_url for segment in segments) and job.final_video_url:
             segments = await self._client.jobs.list_videos(job.job_id)
         manifest = await self._store(partition, bought, keyframes)
@@ -246,6 +283,7 @@ class Engine:
             keyframes=tuple(keyframes),
             segments=tuple(segments),
             manifest=manifest,
+            look=look,
             notes=bought.notes,
         )
         if delivered.created:
@@ -255,7 +293,8 @@ class Engine:
     def _body(self, request: Mapping[str, Any]) -> dict[str, Any]:
         model = self._work.config.video_model
         named = {"video_model": model} if model is not None and request.get("video_model") is None else {}
-        return {**request, **named, **self._work.extra}
+        stop = {"stop_at_stage": GATE_STAGE} if self._work.phase != "whole" else {}
+        return {**request, **named, **stop}
 
     def _judged(self, delivered: Delivered) -> Delivered:
         options = self._work.options
@@ -266,6 +305,12 @@ class Engine:
         return delivered if low is None else replace(delivered, notes=(*delivered.notes, low))
 
     # Buying and waiting.
+
+    async def _submit(self, partition: _Partition, order: Order) -> Purchase:
+        """Make the order's job ours, and leave it to itself."""
+        async with self._submitters:
+            flow = purchase(self._client.caller, order, store=partition.store)
+            return await self._client.run(_settling(flow, partition))
 
     async def _buy(self, partition: _Partition, order: Order) -> Purchase:
         place = _Place(self._submitters)
@@ -278,7 +323,7 @@ class Engine:
             waiting = watching(self._watcher, order, interval=self._work.poll_interval, deadline=deadline)
             return (yield from waiting(bought))
 
-        flow = obtain(
+        flow: Flow[Purchase] = obtain(
             self._client.caller,
             order,
             store=partition.store,
@@ -289,6 +334,81 @@ class Engine:
             return await self._client.run(_settling(flow, partition))
         finally:
             place.leave()
+
+    # The gate.
+
+    def _opening(self, partition: _Partition) -> None:
+        """Refuse to open a gate more than there may be. A gate that is open already, or was passed, opens none."""
+        if self._work.phase != "anchor" or partition.name in self._known:
+            return
+        if self._gates is not None and self._gates <= 0:
+            raise PurchaseError(
+                f"{partition.scope}: max_open_gates is reached, so nothing was bought; approve or reject some of the "
+                "looks that wait, then materialize this one again",
+                scope=str(partition.scope),
+                reason="max_open_gates",
+            )
+        if self._gates is not None:
+            self._gates -= 1
+
+    async def _refuse_without_approval(self, partition: _Partition) -> None:
+        """Before anything that could cost: without a yes, only a job that is beyond its gate and well goes on."""
+        scope = str(partition.scope)
+        intent = await asyncio.to_thread(partition.store.read, scope)
+        if intent is None or intent.scope != scope or intent.job_id is None:
+            raise PurchaseError(
+                f"{scope}: there is no look yet; materialize anchor_keyframe first, then approve it",
+                scope=scope,
+                reason="no_anchor",
+            )
+        if await asyncio.to_thread(self._work.approval_of, partition.name) is not None:
+            return
+        job = await self._client.jobs.get(intent.job_id)
+        beyond = job.final_video_url is not None or (
+            job.state is JobState.ACTIVE and _reached_beyond_gate(job.current_stage)
+        )
+        if not beyond:
+            raise _not_approved(scope, intent.job_id)
+
+    async def _pass_gate(self, partition: _Partition, order: Order, bought: Purchase) -> Purchase:
+        """Let an approved job go on, and wait until it is done."""
+        scope = str(partition.scope)
+        approval = await asyncio.to_thread(self._work.approval_of, partition.name)
+        if approval is None:
+            raise _not_approved(scope, bought.job.job_id)
+        if approval.job_id != bought.job.job_id:
+            raise PurchaseError(
+                f"{scope}: the approval is for job {approval.job_id}, and the look that waits is that of job "
+                f"{bought.job.job_id}; look at anchor_keyframe again, then materialize keyframe_approval",
+                scope=scope,
+                reason="approval_outdated",
+                job_id=bought.job.job_id,
+            )
+        client = self._client
+        passed = await client.run(
+            pass_gate(
+                client.caller,
+                approval,
+                spending=self._work.config.spending,
+                store=partition.store,
+                scope=scope,
+            )
+        )
+        bought = replace(bought, job=passed.job, stale=passed.stale, how=How.RESUMED)
+        onward = replace(order, body={name: value for name, value in order.body.items() if name != "stop_at_stage"})
+        timeout = self._work.options.timeout
+        deadline = None if timeout is None else time.time() + timeout
+        wait = watching(self._watcher, onward, interval=self._work.poll_interval, deadline=deadline)
+        outcome = await client.run(wait(bought))
+        done = conclude(replace(bought, job=outcome.job, stale=None), order=onward, reason=outcome.reason)
+        if done.job.final_video_url is None:
+            raise JobFailedError(
+                f"job {done.job.job_id} of {scope} completed without a final video, although its look was approved",
+                job_id=done.job.job_id,
+                job=done.job,
+                retryable=False,
+            )
+        return done
 
     async def _estimate(self, body: Mapping[str, Any]) -> int | None:
         """What the service estimates; asked once for all requests that differ in nothing that costs."""
@@ -350,6 +470,26 @@ class _Place:
             self._places.release()
 
 
+def _at_the_gate(bought: Purchase) -> bool:
+    """Whether a job stands where it was told to stop: paused there, or ended there by the service."""
+    job = bought.job
+    return job.state is JobState.PAUSED or (job.state is JobState.COMPLETED and job.final_video_url is None)
+
+
+def _reached_beyond_gate(stage: str | None) -> bool:
+    return stage in STAGES and STAGES.index(stage) > STAGES.index(GATE_STAGE)
+
+
+def _not_approved(scope: str, job_id: str) -> PurchaseError:
+    return PurchaseError(
+        f"{scope}: nobody approved the look of job {job_id}, so nothing goes on; look at anchor_keyframe and "
+        "materialize keyframe_approval for this partition",
+        scope=scope,
+        reason="not_approved",
+        job_id=job_id,
+    )
+
+
 def _settling(flow: Flow[Purchase], partition: _Partition) -> Flow[Purchase]:
     """Pass a flow's effects on, and note while a job may have been bought whose id is not written down yet."""
     unclear = False
@@ -389,7 +529,7 @@ def _settle(partition: _Partition) -> None:
     partition.settled.set()
 
 
-def _believed(result: Delivered | Failed | BaseException) -> Delivered | Failed:
+def _believed(result: Result | BaseException) -> Result:
     if isinstance(result, BaseException):
         raise result
     return result

@@ -77,7 +77,7 @@ class IntentLog:
         found: dict[str, Intent] = {}
         for start in range(0, len(partitions), _PAGE):
             wanted = set(partitions[start : start + _PAGE])
-            for partition, intent in self._observed(sorted(wanted), limit=_PAGE):
+            for partition, intent in self._observed(sorted(wanted) if wanted != {""} else None, limit=_PAGE):
                 if partition in wanted:
                     found[partition] = intent
                     wanted.discard(partition)

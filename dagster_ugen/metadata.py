@@ -15,13 +15,18 @@ from dagster_ugen.outputs import Output
 if TYPE_CHECKING:
     from dagster_ugen.results import Delivered
     from ugen_provider.core.api.models import Keyframe, Segment
+    from ugen_provider.core.jobs.gate import Look
     from ugen_provider.core.media import Manifest
 
 PREVIEW_LIMIT = 1000
 """From this many characters on, Dagster's asset page hides Markdown behind a link."""
 
+LOOK = "ugen/look"
+"""Under which an anchor keyframe says what an approval of it binds."""
+
 _SOURCE_KINDS = {
     Output.ANCHOR_KEYFRAME: "keyframe",
+    Output.APPROVAL: "keyframe",
     Output.KEYFRAMES: "keyframe",
     Output.VIDEOS: "segment",
     Output.FINAL_VIDEO: "final",
@@ -130,13 +135,25 @@ def describe(output: Output, delivered: Delivered) -> dict[str, Any]:
     )
     uris = stored_at(output, delivered)
     home = {"dagster/uri": uris[0] if len(uris) == 1 else _folder(uris)} if uris else {}
-    return {**described, **home}
+    shown = delivered.look if output is Output.ANCHOR_KEYFRAME else None
+    look = {LOOK: dg.MetadataValue.json(binding_of(shown))} if shown is not None else {}
+    return {**described, **home, **look}
+
+
+def binding_of(look: Look) -> dict[str, Any]:
+    """What an approval binds: the job, the keyframe and the picture. Links are no identity and may be worth money."""
+    return {
+        "job_id": look.job_id,
+        "keyframe_id": look.keyframe_id,
+        "digest": look.digest,
+        "qai_score": look.qai_score,
+    }
 
 
 def items_of(output: Output, delivered: Delivered) -> Sequence[Keyframe | Segment]:
     """The keyframes or segments that an output consists of."""
     match output:
-        case Output.ANCHOR_KEYFRAME:
+        case Output.ANCHOR_KEYFRAME | Output.APPROVAL:
             return delivered.keyframes[:1]
         case Output.KEYFRAMES:
             return delivered.keyframes
@@ -147,7 +164,7 @@ def items_of(output: Output, delivered: Delivered) -> Sequence[Keyframe | Segmen
 def urls_of(output: Output, delivered: Delivered) -> list[str | None]:
     """Where the service serves an output."""
     match output:
-        case Output.ANCHOR_KEYFRAME:
+        case Output.ANCHOR_KEYFRAME | Output.APPROVAL:
             return [frame.image_url for frame in delivered.keyframes[:1]]
         case Output.KEYFRAMES:
             return [frame.image_url for frame in delivered.keyframes]
@@ -197,7 +214,7 @@ def gallery(output: Output, delivered: Delivered) -> str | None:
     frames = [(f"keyframe {index}", frame.image_url) for index, frame in enumerate(delivered.keyframes)]
     pictures = [(name, url) for name, url in frames if url and _fits(url)]
     match output:
-        case Output.ANCHOR_KEYFRAME:
+        case Output.ANCHOR_KEYFRAME | Output.APPROVAL:
             return _row(pictures[:1])
         case Output.KEYFRAMES:
             return _row(pictures)

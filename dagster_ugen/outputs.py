@@ -15,6 +15,8 @@ class Output(Enum):
 
     ANCHOR_KEYFRAME = "anchor_keyframe"
     """The first keyframe, which every later one follows; an asset only where a gate is on."""
+    APPROVAL = "keyframe_approval"
+    """Somebody's yes to that keyframe; no file, and an asset only where a gate is on."""
     KEYFRAMES = "keyframes"
     VIDEOS = "videos"
     """The segments."""
@@ -23,7 +25,11 @@ class Output(Enum):
     @property
     def stands_on(self) -> Output | None:
         """The output of the same job that it is made from, None for the first."""
-        return {Output.VIDEOS: Output.KEYFRAMES, Output.FINAL_VIDEO: Output.VIDEOS}.get(self)
+        return {
+            Output.APPROVAL: Output.ANCHOR_KEYFRAME,
+            Output.VIDEOS: Output.KEYFRAMES,
+            Output.FINAL_VIDEO: Output.VIDEOS,
+        }.get(self)
 
 
 MADE_TOGETHER = (Output.KEYFRAMES, Output.VIDEOS, Output.FINAL_VIDEO)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from ugen_provider.core.feeds import FeedMapping, RejectedRow
-    from ugen_provider.core.feeds.columns import Kind
-    from ugen_provider.core.feeds.planning import Order as FeedOrder
+    from ugen_provider.core.feeds.mapping import FeedMapping
+    from ugen_provider.core.feeds.planning import FeedOptions, Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class FeedRequests:
         feed: A local path, or an http(s) or fsspec URL.
         job_defaults: Fields that are the same for every product; `segment_count` must be among them.
         mapping: Which columns become which fields; the default of the feed's kind where not given.
-        kind: Whose rules the feed follows; found in its content where not given.
+        options: How to read it; found in its content where not given.
 
     Example:
         >>> FeedRequests("examples/feed.xml", job_defaults={"segment_count": 2}).of(["LL-1001"], model=None)[
@@ -56,9 +55,9 @@ class FeedRequests:
     feed: str
     job_defaults: Mapping[str, Any] = field(default_factory=dict)
     mapping: FeedMapping | None = None
-    kind: Kind | None = None
+    options: FeedOptions | None = None
 
-    def plan(self, *, model: str | None = None) -> Iterator[FeedOrder | RejectedRow]:
+    def plan(self, *, model: str | None = None) -> Iterator[Planned]:
         """Every row of the feed, as what it orders or why it orders nothing.
 
         Raises:
@@ -67,7 +66,9 @@ class FeedRequests:
         """
         from ugen_provider.core.feeds import plan_feed
 
-        return plan_feed(self.feed, job_defaults=self.job_defaults, kind=self.kind, mapping=self.mapping, model=model)
+        return plan_feed(
+            self.feed, job_defaults=self.job_defaults, options=self.options, mapping=self.mapping, model=model
+        )
 
     def of(self, partitions: Collection[str], *, model: str | None) -> Mapping[str, Mapping[str, Any] | Refusal]:
         """The create-job fields of each product, or why there are none."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ugen_provider.core.api.models import Keyframe, Segment
+    from ugen_provider.core.jobs.gate import Look
     from ugen_provider.core.jobs.purchase import Purchase
     from ugen_provider.core.media import Manifest
 
@@ -22,6 +23,7 @@ class Delivered:
         keyframes: Its keyframes.
         segments: Its segments.
         manifest: What was stored, where something was.
+        look: The anchor keyframe as it stands at the gate.
         credits_estimated: Credits that it was estimated to cost, where that was asked.
         notes: What a person should be told.
     """
@@ -31,6 +33,7 @@ class Delivered:
     keyframes: tuple[Keyframe, ...] = ()
     segments: tuple[Segment, ...] = ()
     manifest: Manifest | None = None
+    look: Look | None = None
     credits_estimated: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -61,6 +64,24 @@ class Failed:
     partition: str
     error: Exception
     retryable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A partition whose job is not done yet, in a run that does not wait.
+
+    Attributes:
+        partition: The partition.
+        job_id: Its job; None where the account had no free slot for one.
+        why: What it is at.
+    """
+
+    partition: str
+    job_id: str | None
+    why: str
+
+
+Result = Delivered | Failed | Left
 
 
 def is_retryable(error: Exception) -> bool:

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dagster_ugen import _compat
 from dagster_ugen.assets import REGENERATE_TAG, UGenVideos, partitions_of
-from dagster_ugen.engine import Engine, Interruption, Work
+from dagster_ugen.engine import Engine, Interruption, Phase, Work
+from dagster_ugen.gate import approval_of
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.metadata import describe, version_of
-from dagster_ugen.outputs import MADE_TOGETHER, Output
+from dagster_ugen.outputs import Output
 from dagster_ugen.results import Delivered, Failed
 from dagster_ugen.shell import Shell
+from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.scope import Scope, partition_scope
 
 if TYPE_CHECKING:
@@ -25,7 +28,13 @@ _TERMINATED = frozenset({dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANC
 
 
 def run_partitions(
-    videos: UGenVideos, context: dg.AssetExecutionContext, ugen: UGenResource, *, regenerate: str | None
+    videos: UGenVideos,
+    context: dg.AssetExecutionContext,
+    ugen: UGenResource,
+    *,
+    phase: Phase,
+    outputs: Sequence[Output],
+    regenerate: str | None,
 ) -> list[Failed]:
     """Work on all partitions of a run.
 
@@ -37,7 +46,9 @@ def run_partitions(
         BaseException: The interrupt, after the jobs were dealt with.
     """
     config = ugen.client_config()
-    recorder = _Recorder(videos, context)
+    recorder = _Recorder(videos, context, outputs)
+    log = IntentLog(context.instance, asset_key=videos.order_key, holder=context.run.run_id)
+    asked = regenerate or context.run.tags.get(REGENERATE_TAG)
     work = Work(
         config=config,
         read_config=ugen.client_config,
@@ -45,11 +56,14 @@ def run_partitions(
         partitions=partitions_of(context),
         requests=videos.requests,
         options=videos.options,
-        regenerate=regenerate or context.run.tags.get(REGENERATE_TAG),
+        regenerate=None if phase == "rest" else asked,
+        phase=phase,
+        approval_of=functools.partial(approval_of, context.instance, videos),
+        gates=functools.partial(gates_left, context.instance, videos, log),
         destination=videos.destination,
         allow_private=ugen.is_local,
         poll_interval=ugen.poll_interval,
-        log=IntentLog(context.instance, asset_key=videos.order_key, holder=context.run.run_id),
+        log=log,
         record=recorder.record,
         interruption=functools.partial(who_interrupted, context.instance, context.run.run_id),
     )
@@ -68,17 +82,33 @@ def who_interrupted(instance: dg.DagsterInstance, run_id: str) -> Interruption:
     return "person" if run is None or run.status in _TERMINATED else "signal"
 
 
+def gates_left(instance: dg.DagsterInstance, videos: UGenVideos, log: IntentLog) -> int | None:
+    """How many gates may still be opened; None where there is no limit."""
+    gate = videos.gate
+    if gate is None or gate.max_open_gates is None:
+        return None
+    defined = videos.props.partitions_def
+    keys = defined.get_partition_keys(dynamic_partitions_store=instance) if defined is not None else [""]
+    return gate.max_open_gates - sum(stands_at_gate(intent) for intent in log.newest_of(keys).values())
+
+
+def stands_at_gate(intent: Intent) -> bool:
+    """Whether a job was last seen to wait for a decision."""
+    return intent.action is not None and (intent.action.kind, intent.action.reason) == ("pause", "gate")
+
+
 class _Recorder:
     """Records each partition's outputs when it is done, with the versions that Dagster compares."""
 
-    def __init__(self, videos: UGenVideos, context: dg.AssetExecutionContext) -> None:
+    def __init__(self, videos: UGenVideos, context: dg.AssetExecutionContext, outputs: Sequence[Output]) -> None:
         self._videos = videos
+        self._outputs = outputs
         self._context = context
         self._code_version = videos.props.code_version or context.run.run_id
 
     def record(self, delivered: Delivered) -> None:
         selected = self._context.selected_asset_keys
-        for output in MADE_TOGETHER:
+        for output in self._outputs:
             key = self._videos.key_of(output)
             if key in selected:
                 self._context.log_event(

@@ -12,12 +12,14 @@ from dagster_ugen.outputs import Output
 
 _DESCRIPTIONS: Mapping[Output, str] = {
     Output.ANCHOR_KEYFRAME: "The look of the video: the keyframe that every later one follows.",
+    Output.APPROVAL: "A yes to the look, by a person or a score. Materializing it alone approves.",
     Output.KEYFRAMES: "The keyframe pictures of the video, with their quality scores.",
     Output.VIDEOS: "The segments of the video, each made between two keyframes.",
     Output.FINAL_VIDEO: "The finished video, with sound and captions, in your own storage.",
 }
 _KINDS: Mapping[Output, str] = {
     Output.ANCHOR_KEYFRAME: "image",
+    Output.APPROVAL: "approval",
     Output.KEYFRAMES: "image",
     Output.VIDEOS: "video",
     Output.FINAL_VIDEO: "video",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from ugen_provider.emulator.server import EmulatorServer
-from ugen_provider.emulator.settings import Settings
 
 from tests.dagster.shop import Shop
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import Settings
 
 
 @pytest.fixture(scope="session")

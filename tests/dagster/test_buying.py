@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
-from dagster_ugen import UGenOptions, UGenResource, ugen_assets
 
-from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of
+from dagster_ugen import UGenOptions, UGenResource, ugen_assets
+from tests.dagster.shop import PRODUCTS, failure_of, request_of
 
 ALL = ("keyframes", "videos", "final_video")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+
 from dagster_ugen import UGenOptions
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.running import scope_of
-
 from tests.dagster.shop import Shop, failure_of, interrupt_process, when
 
 FINAL = dg.AssetKey("final_video")

@@ -39,7 +39,7 @@ class Both:
     def __init__(self, local, kind):
         self._local, self._kind = local, kind
 
-    def __call__(self, name, *args, settings=None, **kwargs):
+    def __call__(self, name, /, *args, settings=None, **kwargs):
         if self._kind == "sync":
             with self._local.client(**(settings or {})) as client:
                 result = _method(client, name)(*args, **kwargs)

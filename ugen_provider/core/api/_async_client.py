@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._transport import AsyncDriver, AsyncHTTPClient, Target
-from ugen_provider.core.api.clock import Clock
+from ugen_provider.core.api.clock import Clock, SystemClock
 from ugen_provider.core.api.config import ClientConfig, resolve
 from ugen_provider.core.api.diagnosis import Diagnosis, diagnose
 from ugen_provider.core.api.effects import Flow, Now
@@ -92,7 +92,8 @@ class AsyncUGenClient:
             allow_insecure=allow_insecure,
         )
         self.caller = Caller(policy=self.config.retries, cool_down=CoolDown())
-        self._driver = AsyncDriver(_target(self.config), http_client=http_client, clock=clock)
+        self.clock: Clock = clock or SystemClock()
+        self._driver = AsyncDriver(_target(self.config), http_client=http_client, clock=self.clock)
         self.jobs = AsyncJobs(self)
         self.credits = AsyncCredits(self)
         self.webhook = AsyncWebhook(self)
@@ -384,8 +385,8 @@ class AsyncCredits:
         """Credits of the account. Free; `GET /credits/balance`.
 
         Example:
-            >>> (await client.credits.balance()).available_credits
-            1000000
+            >>> (await client.credits.balance()).available_credits > 0
+            True
         """
         return await self._client.call(operations.get_balance())
 

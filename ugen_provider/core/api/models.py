@@ -245,6 +245,24 @@ class Template(Answer):
     use_count: Whole = None
     updated_at: Timestamp = None
 
+    def expand(self, *, product_name: str, product_image_url: str, segment_count: int | None = None) -> CreateJob:
+        """A request from this template: the service takes no template id, so the client fills it in.
+
+        Args:
+            product_name: What the video is about.
+            product_image_url: Address of the picture.
+            segment_count: Segments; else the template's.
+
+        Raises:
+            InvalidRequestError: The template has no segment_count, or breaks a rule.
+        """
+        fields = {
+            ("aspect_ratio" if name == "output_aspect_ratio" else name): value for name, value in self.config.items()
+        }
+        given = {"product_name": product_name, "product_image_url": product_image_url, "segment_count": segment_count}
+        fields.update({name: value for name, value in given.items() if value is not None})
+        return CreateJob.model_validate({name: value for name, value in fields.items() if value is not None})
+
 
 class MusicTrack(Answer):
     """A track of the catalogue, or one of the account's own."""

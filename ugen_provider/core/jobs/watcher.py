@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._async_client import AsyncUGenClient
-from ugen_provider.core.api.clock import Clock, SystemClock
+from ugen_provider.core.api.clock import Clock
 from ugen_provider.core.api.config import ClientConfig
 from ugen_provider.core.api.effects import Await, Flow
 from ugen_provider.core.api.errors import AuthenticationError, PermissionDeniedError, UGenError
@@ -69,7 +69,7 @@ class JobWatcher:
     Args:
         client: Sends the requests; it stays the caller's to close.
         read_config: Reads the settings again when the key is refused, so that a key can be rotated under the waiters.
-        clock: The clock to live by.
+        clock: The clock to live by; default the client's.
 
     Example:
         >>> watcher = JobWatcher(client)
@@ -87,7 +87,7 @@ class JobWatcher:
     ) -> None:
         self.client = client
         self._read_config = read_config
-        self._clock = clock or SystemClock()
+        self._clock = clock or client.clock
         # A look that fails is repeated by the next round; repeating it here would cost more than the round may.
         self._caller = Caller(policy=RetryPolicy(attempts=1), cool_down=client.caller.cool_down)
         self._looker = Looker(self._send, self)

@@ -31,6 +31,7 @@ RUNS = """query($tags: [ExecutionTag!]) {
 TERMINATE = """mutation($id: String!, $policy: TerminateRunPolicy) {
   result: terminateRun(runId: $id, terminatePolicy: $policy) {
     __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
+RUN_STATUS = """query($id: ID!) { result: runOrError(runId: $id) { __typename ... on Run { status } } }"""
 FAILURES = """query($id: ID!) {
   result: runOrError(runId: $id) { __typename ... on Run { eventConnection { events {
     __typename ... on ExecutionStepFailureEvent { error { message causes { message } } }
@@ -133,22 +134,27 @@ class DagsterApi:
         self,
         assets: Sequence[str],
         *,
-        partition: str,
+        partitions: Sequence[str],
         tags: Mapping[str, str] | None = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> str:
-        """Materialize one partition of some assets.
+        """Materialize some assets in one run.
 
         Args:
             assets: The assets' names.
-            partition: The partition key.
+            partitions: One partition key, or several that follow one another in the order in which they were added.
             tags: More tags for the run.
             run_config: The run's configuration.
 
         Returns:
             The id of the run.
         """
-        all_tags = {"dagster/partition": partition} | dict(tags or {})
+        one = {"dagster/partition": partitions[0]}
+        several = {
+            "dagster/asset_partition_range_start": partitions[0],
+            "dagster/asset_partition_range_end": partitions[-1],
+        }
+        all_tags = (one if len(partitions) == 1 else several) | dict(tags or {})
         params = {
             "selector": self._repository
             | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [asset]} for asset in assets]},
@@ -170,6 +176,17 @@ class DagsterApi:
         wanted = [{"key": key, "value": value} for key, value in (tags or {}).items()]
         found: list[dict[str, Any]] = self._ask(RUNS, {"tags": wanted}, expect=("Runs",))["results"]
         return [each | {"tags": {tag["key"]: tag["value"] for tag in each["tags"]}} for each in found]
+
+    def run_status(self, run_id: str, /) -> str:
+        """How far a run is.
+
+        Args:
+            run_id: The run.
+
+        Returns:
+            Dagster's word for it, such as `STARTED` or `SUCCESS`.
+        """
+        return str(self._ask(RUN_STATUS, {"id": run_id}, expect=("Run",))["status"])
 
     def why_failed(self, run_id: str, /) -> str:
         """Why a run failed.

@@ -16,6 +16,9 @@ from typing import Self
 
 STOP_SECONDS = 10.0
 """How long a group has between SIGTERM and SIGKILL."""
+GONE_SECONDS = 2.0
+"""How long to wait for what was killed to be gone; not for ever, since nobody may collect an orphan's remains."""
+NO_SIGNAL = 0
 
 
 class ProcessDiedError(RuntimeError):
@@ -34,16 +37,20 @@ class Running:
     popen: subprocess.Popen[bytes]
     log: Path
 
-    def signal_group(self, number: signal.Signals, /) -> None:
+    def signal_group(self, number: int, /) -> bool:
         """Send a signal to all of the group, its orphans included.
 
         Args:
-            number: The signal.
+            number: The signal; 0 only asks.
+
+        Returns:
+            Whether anybody was there to get it.
         """
         try:
             os.killpg(self.popen.pid, number)
         except ProcessLookupError:
-            return
+            return False
+        return True
 
 
 class Service(ABC):
@@ -159,6 +166,9 @@ class Processes:
             # The leader may be gone while a child of it lives on, and holds a port.
             process.signal_group(signal.SIGKILL)
             process.popen.wait()
+        deadline = time.monotonic() + GONE_SECONDS
+        while any(process.signal_group(NO_SIGNAL) for process in ended) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def stop_together(services: Sequence[Service], /) -> None:

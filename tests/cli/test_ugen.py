@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command as a whole: quick, and helpful where an extra is missing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from ugen_provider.__about__ import __version__
+from ugen_provider.cli import SUBCOMMANDS, main
+
+HEAVY = ("airflow", "dagster", "httpx", "pydantic", "rich", "starlette", "uvicorn")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_names_every_command(arguments):
+    said = CliRunner().invoke(main, arguments)
+    assert said.exit_code == 0
+    for name, command in SUBCOMMANDS.items():
+        assert f"  {name}" in said.output
+        assert command.summary in said.output
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import json, sys\n"
+        "from ugen_provider.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert json.loads(said.splitlines()[-1]) == []
+
+
+def test_version():
+    assert CliRunner().invoke(main, ["--version"]).output == f"ugen, version {__version__}\n"
+
+
+@pytest.mark.parametrize("name", sorted(SUBCOMMANDS))
+def test_each_command_has_help_that_begins_like_its_summary(name):
+    said = CliRunner().invoke(main, [name, "--help"])
+    assert said.exit_code == 0
+    assert SUBCOMMANDS[name].summary.split(",")[0].rstrip(".") in said.output
+
+
+def test_an_unknown_command_is_refused():
+    assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.delitem(sys.modules, "ugen_provider.cli.demo.command", raising=False)
+    said = CliRunner().invoke(main, ["demo"])
+    assert said.exit_code == 1
+    assert "`ugen demo` needs the package rich.console: pip install 'ugen-provider[all]'" in said.output

@@ -67,6 +67,7 @@ check-scripts: setup
 
 .PHONY: format
 format: setup ## Format, sort imports, and mend what the linter can mend
+	@$(BIN)/python scripts/unasync.py
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet . || true
 
@@ -74,6 +75,10 @@ format: setup ## Format, sort imports, and mend what the linter can mend
 lock: setup ## Resolve requirements/*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --no-header $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt
+
+.PHONY: bench
+bench: setup ## Measure, on this machine (BENCH=--smoke only shows that it works)
+	@for script in benchmarks/bench_*.py; do echo "$$script" && $(BIN)/python "$$script" $(BENCH) || exit 1; done
 
 .PHONY: docs
 docs: setup ## Build the documentation into site/, strictly

@@ -8,6 +8,7 @@ from typing import Any
 from ugen_provider.__about__ import __version__
 
 CONN_TYPE = "ugen"
+OPERATORS = [f"ugen_provider.operators.{name}" for name in ("jobs", "media")]
 
 
 def _field(label: str, kind: str, description: str, **more: Any) -> dict[str, Any]:
@@ -25,8 +26,15 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "U-Gen", "external-doc-url": "https://u-gen.ai/docs", "tags": ["service"]}
         ],
         "hooks": [{"integration-name": "U-Gen", "python-modules": ["ugen_provider.hooks.ugen"]}],
-        "operators": [{"integration-name": "U-Gen", "python-modules": ["ugen_provider.operators.jobs"]}],
-        "triggers": [{"integration-name": "U-Gen", "python-modules": ["ugen_provider.triggers.jobs"]}],
+        "operators": [{"integration-name": "U-Gen", "python-modules": OPERATORS}],
+        "sensors": [{"integration-name": "U-Gen", "python-modules": ["ugen_provider.sensors.jobs"]}],
+        "triggers": [
+            {
+                "integration-name": "U-Gen",
+                "python-modules": ["ugen_provider.triggers.jobs", "ugen_provider.triggers.events"],
+            }
+        ],
+        "task-decorators": [{"class-name": "ugen_provider.decorators.jobs.ugen_job_task", "name": "ugen_job"}],
         "extra-links": ["ugen_provider.links.ugen.UGenJobLink", "ugen_provider.links.ugen.UGenVideoLink"],
         "connection-types": [
             {

@@ -31,6 +31,11 @@ else:
         AirflowSkipException,
     )
 
+if TYPE_CHECKING or AIRFLOW_3_1_PLUS:
+    from airflow.sdk.bases.decorator import determine_kwargs
+else:
+    from airflow.utils.operator_helpers import determine_kwargs
+
 __all__ = [
     "AIRFLOW_3_1_PLUS",
     "AIRFLOW_3_3_PLUS",
@@ -40,4 +45,5 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "BaseHook",
+    "determine_kwargs",
 ]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room opened; see design."""
+"""TaskFlow decorators: a function that returns what the operator of the same kind would be given."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +132,16 @@ class Held:
     by_scope_key: bool
 
 
+class Later(Enum):
+    """Stands for a value that the operator finds out itself when it runs."""
+
+    LATER = "later"
+
+
 def is_pending(value: object) -> bool:
     """Whether a value is known only when the task runs: a template, or what another task returns."""
+    if isinstance(value, Later):
+        return True
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, Mapping):

@@ -15,7 +15,13 @@ import sqlalchemy as sa
 
 from ugen_provider.core.api import operations
 from ugen_provider.core.api._async_client import AsyncUGenClient
-from ugen_provider.core.api.errors import APIError, ConfigError, ResponseError
+from ugen_provider.core.api.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigError,
+    PermissionDeniedError,
+    ResponseError,
+)
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.claims import Claim, hold
 from ugen_provider.core.batch.errors import BudgetUsedUpError, RunRefusedError
@@ -113,6 +119,8 @@ class Estimates:
     async def _ask(self, body: Mapping[str, Any]) -> int:
         try:
             return (await self._client.call(operations.estimate(body))).total_credits
+        except (AuthenticationError, PermissionDeniedError):
+            raise
         except (APIError, ResponseError) as error:
             if self._assume is not None:
                 return self._assume

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +61,7 @@ _OF_THE_RUN = (
 )
 _ATTEMPTS = 4
 _PAUSE = 5.0
+_FINISH = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,17 @@ class _Booker:
                 )
             book(self._desk.ledger, self._claim, self._desk.spec.budget, credits=self._credits)
             self.booked = (self.booked or 0) + self._credits
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for work that an interrupt shall not tear in the middle: what was bought a moment ago gets written down."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_FINISH)
+        task.cancel()
+        raise
 
 
 def _nothing(point: str) -> None:
@@ -193,7 +205,7 @@ class Buyer:
         attempt = 0
         while True:
             try:
-                bought = await self._run(purchase(desk.client.caller, order, store=self.store))
+                bought = await _to_its_end(self._run(purchase(desk.client.caller, order, store=self.store)))
             except _PASSING:
                 attempt += 1
                 if attempt >= _ATTEMPTS:

@@ -172,6 +172,16 @@ class Writer:
         return float(seconds) - time.time()
 
 
+def shown(url: sa.URL) -> str:
+    """A database's address without password and options, which may hold one.
+
+    Example:
+        >>> shown(make_url("postgresql://me:secret@db/shop?password=secret"))
+        'postgresql://me:***@db/shop'
+    """
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 def reachable(engine: sa.Engine) -> None:
     """Refuse a database that does not answer, in words.
 
@@ -182,5 +192,5 @@ def reachable(engine: sa.Engine) -> None:
         with engine.connect():
             pass
     except OperationalError as error:
-        raise ConfigError(f"ledger: {engine.url.render_as_string(hide_password=True)} does not answer: "
+        raise ConfigError(f"ledger: {shown(engine.url)} does not answer: "
                           f"{str(error.orig).strip()}") from None  # fmt: skip

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.database import Writer, engine_for, reachable
+from ugen_provider.core.batch.database import Writer, engine_for, reachable, shown
 from ugen_provider.core.feeds.columns import Kind
 from ugen_provider.core.feeds.mapping import CURRENT_VERSION
 from ugen_provider.core.jobs.fingerprint import CURRENT_SCHEME
@@ -109,7 +109,7 @@ class Ledger:
         self.engine.dispose()
 
     def __repr__(self) -> str:
-        return f"Ledger({self.engine.url.render_as_string(hide_password=True)!r})"
+        return f"Ledger({shown(self.engine.url)!r})"
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Read in one transaction."""

@@ -194,7 +194,9 @@ class Planner:
         counts = connection.execute(sa.select(run).where(run.c.id == self._run.id)).one()
         known = connection.execute(sa.select(sa.func.count()).where(ours, product.c.state == "completed")).scalar_one()
         whys = (
-            sa.select(item.c.why, sa.func.count().label("amount")).where(item.c.run == self._run.id).group_by(item.c.why)
+            sa.select(item.c.why, sa.func.count().label("amount"))
+            .where(item.c.run == self._run.id)
+            .group_by(item.c.why)
         )
         by_why: dict[str, int] = {row.why: row.amount for row in connection.execute(whys)}
         changed = by_why.get("changed", 0)

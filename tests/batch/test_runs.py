@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feed runs night after night: what is bought, what is not, and what the report says."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.core.local import Local
+from ugen_provider.core.api.errors import ConfigError
+from ugen_provider.core.batch import Budget, Ledger, PlanOptions, RunRefusedError
+from ugen_provider.core.batch.database import filesystem_of
+from ugen_provider.core.batch.report import rejected_rows
+from ugen_provider.core.feeds import FeedError, FeedMapping, mapping
+from ugen_provider.core.jobs.buying import BuyingPolicy
+from ugen_provider.emulator.settings import Settings, TenantSettings
+
+
+def test_a_second_night_over_unchanged_products_makes_no_request_at_all(shop):
+    shop.sells("a", "b", "c")
+    first = shop.run("monday")
+    assert (first.products, first.completed, first.bought, first.new) == (3, 3, 3, 3)
+    assert first.credits_consumed > 0
+    assert first.credits_estimated == first.credits_consumed + first.credits_released
+    before = shop.local.requests()
+    second = shop.run("tuesday")
+    assert (second.unchanged, second.completed, second.credits_consumed) == (3, 0, 0)
+    assert shop.local.requests() == before
+    assert shop.local.created == 3
+
+
+def test_the_same_run_again_buys_nothing(shop):
+    shop.sells("a", "b")
+    first = shop.run("monday")
+    again = shop.run("monday")
+    assert shop.local.created == 2
+    assert again == first
+
+
+def test_a_changed_product_is_bought_again_and_one_that_changed_back_finds_its_old_video(shop):
+    shop.sells("a", "b", "c")
+    shop.run("monday")
+    old = shop.entry("a")
+    shop.sells("a", "b", "c", a="Mug")
+    report = shop.run("tuesday", plan=PlanOptions(max_changed=0.5))
+    assert (report.changed, report.bought, report.unchanged) == (1, 1, 2)
+    assert shop.entry("a").job_id != old.job_id
+    shop.sells("a", "b", "c")
+    before = shop.local.requests()
+    assert shop.run("wednesday").unchanged == 3
+    assert shop.local.requests() == before
+    assert (shop.entry("a").job_id, shop.entry("a").video) == (old.job_id, old.video)
+
+
+def test_what_disappeared_is_reported_and_what_comes_back_is_not_bought_again(shop):
+    shop.sells("a", "b")
+    shop.run("monday")
+    shop.sells("a")
+    assert shop.run("tuesday").disappeared == 1
+    assert not shop.entry("b").seen
+    shop.sells("a", "b")
+    assert shop.run("wednesday").unchanged == 2
+    assert shop.local.created == 2
+
+
+def test_the_budget_stops_a_run_cleanly_and_more_budget_lets_it_go_on(shop):
+    shop.sells(*"abcdefgh")
+    report = shop.run("monday", budget=Budget(credits=250), in_flight=2)
+    assert report.completed >= 2
+    assert report.postponed == 8 - report.completed
+    assert report.postponed_by == {"budget": report.postponed}
+    assert report.credits_consumed <= 250
+    assert shop.local.created == report.completed
+    more = shop.run("monday", budget=Budget(credits=10_000))
+    assert (more.completed, more.postponed) == (8, 0)
+    assert shop.local.created == 8
+
+
+def test_the_next_night_buys_what_was_postponed(shop):
+    shop.sells(*"abcd")
+    shop.run("monday", budget=Budget(credits=100))
+    report = shop.run("tuesday")
+    assert (report.unchanged + report.completed, shop.local.created) == (4, 4)
+
+
+def test_a_daily_budget_holds_over_several_runs(shop):
+    shop.sells(*"abcdef")
+    budget = Budget(credits=10_000, daily=200)
+    first = shop.run("monday-1", budget=budget)
+    second = shop.run("monday-2", budget=budget)
+    assert first.credits_consumed + second.credits_consumed <= 200
+    assert second.postponed_by == {"daily budget": second.postponed}
+    assert shop.run("monday-3").postponed == 0
+
+
+def test_an_empty_account_postpones_the_rest(tmp_path):
+    local = Local(Settings(speed=0, admin=True, tenants=(TenantSettings(credits=200),)))
+    from .conftest import Shop
+
+    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+        shop = Shop(tmp_path, local, ledger)
+        shop.sells(*"abcdef")
+        report = shop.run("monday", in_flight=1)
+        assert report.completed >= 1
+        assert report.postponed_by == {"credits": 6 - report.completed}
+
+
+def test_without_an_estimate_nothing_is_bought_unless_a_cost_is_assumed(shop):
+    shop.sells("a")
+    fault = {"kind": "status", "status": 404, "path": "/api/v1/credits/estimate", "times": None}
+    shop.local.world.faults.add(fault)
+    with pytest.raises(RunRefusedError, match="assume_credits") as caught:
+        shop.run("monday")
+    assert caught.value.reason == "estimate"
+    assert shop.local.created == 0
+    assert shop.run("monday", budget=Budget(credits=500, assume_credits=100)).completed == 1
+
+
+def test_too_many_changed_products_stop_the_run_before_anything_is_bought(shop):
+    shop.sells(*"abcde")
+    shop.run("monday")
+    with pytest.raises(RunRefusedError, match="5 of 5 known products would be bought again") as caught:
+        shop.run("tuesday", job_defaults={"segment_count": 2})
+    assert caught.value.reason == "max_changed"
+    assert shop.local.created == 5
+    report = shop.run("tuesday", job_defaults={"segment_count": 2}, plan=PlanOptions(max_changed=1.0))
+    assert report.changed == 5
+
+
+def test_too_many_rejected_rows_stop_the_run_before_anything_is_bought(shop):
+    shop.sells("a")
+    shop.write("nonsense", '{"id": "x", "title": "No picture"}')
+    with pytest.raises(RunRefusedError, match="2 of 3 products are rejected and max_rejected is 1"):
+        shop.run("monday", plan=PlanOptions(max_rejected=1))
+    assert shop.local.created == 0
+    report = shop.run("monday")
+    assert (report.rejected, report.completed) == (2, 1)
+    runner = shop.runner("monday")
+    run = asyncio.run(runner._planned(shop.ledger.catalogue("shop")))
+    assert [str(row) for row in rejected_rows(shop.ledger, run)] == [
+        "line 2, item 2: row is no JSON (expected ident at line 1 column 2), got 'nonsense'",
+        "line 3, item 3, product x: image_link is required: the product has no picture",
+    ]
+
+
+def test_a_feed_that_breaks_in_the_middle_buys_nothing(shop):
+    shop.path.write_bytes(b"<rss><channel><item><id>1</id><title>a</title>"
+                          b"<image_link>https://s.example/1.jpg</image_link></item><item>")  # fmt: skip
+    with pytest.raises(FeedError, match="cut off"):
+        shop.run("monday")
+    assert shop.local.created == 0
+    shop.sells("a")
+    assert shop.run("monday").completed == 1
+
+
+@pytest.mark.parametrize(("wins", "title"), [("first", "First"), ("last", "Third")])
+def test_duplicate_ids_are_counted_and_one_of_them_wins_as_told(shop, wins, title):
+    shop.sells("b")
+    shop.write(
+        *(
+            f'{{"id": "a", "title": "{t}", "image_link": "https://s.example/a.jpg"}}'
+            for t in ("First", "Second", "Third")
+        )
+    )
+    report = shop.run("monday", plan=PlanOptions(duplicates=wins))
+    assert (report.products, report.completed, report.skipped, report.duplicates) == (4, 2, 2, 2)
+    titles = {job.product_name for job in shop.jobs()}
+    assert titles == {"Cup b", title}
+
+
+def test_duplicates_far_apart_are_found_too(shop):
+    shop.sells(*(f"p{n}" for n in range(1500)))
+    shop.write('{"id": "p0", "title": "Again", "image_link": "https://s.example/a.jpg"}')
+    shop.run("monday", budget=Budget(credits=100), plan=PlanOptions(duplicates="last"))
+    assert [job.product_name for job in shop.jobs()] == ["Cup p1"]
+
+
+def test_filtered_products_are_skipped(shop):
+    shop.sells("a", "b")
+    plan = PlanOptions(mapping=FeedMapping.from_dict({"filters": ["title contains cup a"]}))
+    report = shop.run("monday", plan=plan)
+    assert (report.completed, report.skipped, report.filtered) == (1, 1, 1)
+
+
+def test_a_job_that_failed_is_run_again_from_its_stage_the_next_night(shop):
+    shop.sells("a", "b")
+    shop.local.outcome(product_name="Cup a", fail_at="generation", times=1)
+    first = shop.run("monday")
+    assert (first.completed, first.failed) == (1, 1)
+    assert first.failures[0].product_id == "a"
+    second = shop.run("tuesday")
+    assert (second.completed, second.unchanged, second.attached) == (1, 1, 1)
+    assert (shop.local.created, shop.local.retried) == (2, 1)
+    assert second.credits_estimated > 0
+
+
+def test_a_stage_retry_is_booked_and_the_budget_can_refuse_it(shop):
+    shop.sells("a")
+    shop.local.outcome(product_name="Cup a", fail_at="generation", times=1)
+    shop.run("monday")
+    report = shop.run("tuesday", budget=Budget(credits=1))
+    assert report.postponed_by == {"budget": 1}
+    assert shop.local.retried == 0
+    assert shop.run("wednesday").completed == 1
+
+
+def test_a_refused_content_fails_for_good_and_costs_no_further_request(shop):
+    shop.sells("a", "b")
+    shop.local.outcome(product_name="Cup a", fail_at="prepare", kind="moderation")
+    shop.run("monday")
+    before = shop.local.requests()
+    report = shop.run("tuesday")
+    assert (report.failed, report.unchanged) == (1, 1)
+    assert "--regenerate a" in report.failures[0].reason
+    assert shop.local.requests() == before
+
+
+def test_a_job_that_somebody_cancelled_counts_as_failed_until_it_is_asked_for_again(shop):
+    shop.sells("a")
+
+    def probe(point):
+        if point == "after.create":
+            (job,) = shop.jobs()
+            with shop.local.client() as other:
+                other.jobs.cancel(job.job_id)
+
+    report = shop.run("monday", probe=probe)
+    assert report.failed == 1
+    before = shop.local.requests()
+    assert shop.run("tuesday").failed == 1
+    assert shop.local.requests() == before
+    plan = PlanOptions(regenerate=frozenset({"a"}))
+    assert shop.run("wednesday", plan=plan).completed == 1
+    assert shop.local.created == 2
+
+
+def test_regenerate_buys_once_per_run_however_often_it_is_tried(shop):
+    shop.sells("a", "b")
+    shop.run("monday")
+    plan = PlanOptions(regenerate=frozenset({"a"}))
+    for _ in range(3):
+        assert shop.run("again", plan=plan).completed == 1
+    assert shop.local.created == 3
+
+
+def test_lost_answers_buy_nothing_twice(shop):
+    shop.sells(*"abcdef")
+    shop.local.world.faults.add({"kind": "lost", "method": "POST", "path": "/api/v1/jobs", "nth": 2, "times": 3})
+    assert shop.run("monday").completed == 6
+    assert shop.local.created == 6
+
+
+def test_no_more_jobs_than_the_account_allows_and_no_retry_storm(tmp_path):
+    from .conftest import Shop
+
+    local = Local(Settings(speed=0, admin=True, tenants=(TenantSettings(concurrent_jobs=3),)))
+    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+        shop = Shop(tmp_path, local, ledger)
+        shop.sells(*(f"p{n}" for n in range(20)))
+        assert shop.run("monday", in_flight=20).completed == 20
+        assert local.created == 20
+        assert shop.posts < 60
+        assert "limited" in {event.event for event in shop.events}
+
+
+def test_a_refused_key_stops_the_run_and_leaves_it_to_be_gone_on_with(shop):
+    from ugen_provider.core.api.errors import AuthenticationError
+
+    shop.sells("a", "b")
+    with pytest.raises(AuthenticationError):
+        asyncio.run(shop.runner("monday", client=shop.local.async_client(api_key="ugen_sk_wrong")).run())
+    assert shop.run("monday").completed == 2
+    assert shop.local.created == 2
+
+
+def test_attach_only_takes_what_exists_and_buys_nothing(shop):
+    shop.sells("a")
+    with pytest.raises(asyncio.CancelledError):
+        _interrupted(shop, "after.intent.write", count=2)
+    shop.sells("a", "b")
+    report = asyncio.run(shop.runner("tuesday", client=shop.local.async_client(spending="attach_only")).run())
+    assert (report.completed, report.attached, report.postponed_by) == (1, 1, {"spending_attach_only": 1})
+    assert shop.local.created == 1
+
+
+def _interrupted(shop, point: str, *, count: int = 1, **options):
+    passed = 0
+
+    async def work():
+        task = None
+
+        def probe(name):
+            nonlocal passed
+            if name == point:
+                passed += 1
+                if passed == count:
+                    task.cancel()
+
+        task = asyncio.ensure_future(shop.runner(probe=probe, **options).run())
+        return await task
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("point", ["claimed", "after.booked", "before.create", "after.create", "before.wait"])
+def test_an_interrupt_leaves_what_runs_and_the_next_run_goes_on(shop, point):
+    shop.sells(*"abcd")
+    with pytest.raises(asyncio.CancelledError):
+        _interrupted(shop, point)
+    assert shop.run("monday").completed == 4
+    assert shop.local.created == 4
+
+
+def test_an_interrupt_can_cancel_what_runs_and_the_next_run_buys_it_anew(shop):
+    shop.sells(*"abcd")
+    with pytest.raises(asyncio.CancelledError):
+        _interrupted(shop, "before.wait", count=3, on_interrupt="cancel")
+    assert {job.status for job in shop.jobs()} == {"cancelled"}
+    assert shop.run("monday").completed == 4
+
+
+def test_a_job_left_at_its_deadline_counts_as_running_and_is_taken_up(shop):
+    shop.sells("a")
+    report = shop.run("monday", job_timeout=5.0)
+    assert report.running == 1
+    assert shop.run("monday").completed == 1
+    assert shop.local.created == 1
+
+
+def test_a_better_default_mapping_in_a_new_version_buys_nothing_by_itself(shop, monkeypatch):
+    shop.sells("a", "b")
+    shop.run("monday")
+    better = replace(mapping.DEFAULTS[1]["google"], prose=("title",), version=2)
+    monkeypatch.setitem(mapping.DEFAULTS, 2, {"google": better})
+    for module in (
+        "ugen_provider.core.batch.planning",
+        "ugen_provider.core.batch.ledger",
+        "ugen_provider.core.feeds.mapping",
+    ):
+        monkeypatch.setattr(f"{module}.CURRENT_VERSION", 2)
+    assert shop.run("tuesday").unchanged == 2
+    with pytest.raises(RunRefusedError, match="max_changed"):
+        shop.run("wednesday", plan=PlanOptions(newest_mapping=True))
+    plan = PlanOptions(newest_mapping=True, max_changed=1.0)
+    assert shop.run("wednesday", plan=plan).changed == 2
+    assert shop.run("thursday").unchanged == 2
+
+
+def test_low_scores_are_named(shop):
+    shop.sells("a", "b")
+    report = shop.run("monday", min_score=0.999)
+    assert report.below_min_score_count == 2
+    assert {outcome.product_id for outcome in report.below_min_score} == {"a", "b"}
+
+
+def test_max_credits_is_a_limit_for_each_job(shop):
+    shop.sells("a")
+    report = shop.run("monday", policy=BuyingPolicy(max_credits=1))
+    assert (report.failed, shop.local.created) == (1, 0)
+    assert "max_credits is 1" in report.failures[0].reason
+
+
+def test_namespaces_never_meet(shop):
+    shop.sells("a")
+    shop.run("monday")
+    report = asyncio.run(shop.runner("monday", client=shop.local.async_client(namespace="staging")).run())
+    assert (report.bought, shop.local.created) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"catalogue": ""}, "catalogue: must be named"),
+        ({"run_id": " "}, "run_id: must be named"),
+        ({"in_flight": 0}, "in_flight: must be at least 1"),
+        ({"budget": {"credits": -1}}, "credits: must not be negative"),
+        ({"budget": {"credits": 1, "timezone": "Mars/Base"}}, "timezone: 'Mars/Base' is not known"),
+    ],
+)
+def test_wrong_settings_are_refused_in_words(shop, options, message):
+    from ugen_provider.core.batch import FeedRun, FeedRunner
+
+    def start():
+        budget = Budget(**options.pop("budget", {"credits": 1}))
+        settings = {"catalogue": "shop", "run_id": "r", "job_defaults": {"segment_count": 1}, **options}
+        spec = FeedRun(shop.path, budget=budget, **settings)
+        asyncio.run(FeedRunner(shop.local.async_client(), shop.ledger, spec).run())
+
+    with pytest.raises(ConfigError, match=message):
+        start()
+
+
+@pytest.mark.parametrize(
+    ("address", "shared", "message"),
+    [
+        (":memory:", False, "a ledger in memory forgets"),
+        ("sqlite://", False, "a ledger in memory forgets"),
+        ("ledger.db", True, "SQLite serves one machine"),
+        ("mysql+pymysql://localhost/x", False, "ledger: "),
+        ("postgresql://127.0.0.1:1/nowhere?password=geheim", False, "does not answer"),
+    ],
+)
+def test_a_ledger_that_would_not_be_safe_is_refused_with_the_reason(tmp_path, monkeypatch, address, shared, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        Ledger(address, shared=shared)
+    assert "geheim" not in str(caught.value)
+
+
+def test_sqlite_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ugen_provider.core.batch.database.filesystem_of", lambda path: "nfs4")
+    with pytest.raises(ConfigError, match=r"is on a network file system \(nfs4\)"):
+        Ledger(str(tmp_path / "ledger.db"))
+
+
+def test_the_file_system_of_a_path_is_the_one_mounted_nearest(tmp_path):
+    mounts = "a / ext4 rw\nb /data nfs4 rw\nc /data/local xfs rw\nd /dat tmpfs rw"
+    paths = [type(tmp_path)(path) for path in ("/data/x", "/data/local/x", "/database")]
+    assert [filesystem_of(path, mounts=mounts) for path in paths] == ["nfs4", "xfs", "ext4"]
+
+
+def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
+    import sqlalchemy as sa
+
+    from ugen_provider.core.batch import schema
+
+    path = str(tmp_path / "ledger.db")
+    with Ledger(path) as ledger:
+        ledger.writer.run(lambda c: c.execute(sa.update(schema.meta).values(value="99")))
+    with pytest.raises(ConfigError, match="tables of version 99"):
+        Ledger(path)

@@ -3,10 +3,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ugen_provider.emulator.settings import TenantSettings
-from ugen_provider.emulator.world.books import Books, Row, as_record
+from ugen_provider.emulator.world.books import Books, Row
 from ugen_provider.emulator.world.index import Index
 from ugen_provider.emulator.world.readings import Readings
 from ugen_provider.emulator.world.refusals import Refusal
@@ -42,9 +41,10 @@ class Accounts:
         self._by_key: dict[str, Tenant] = {}
         self._by_token: dict[str, Tenant] = {}
         self._stored = {name: data for name, _, data in store.load("books")}
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, list[Row]] = {}
         for _, _, data in store.load("transaction"):
-            self._rows.setdefault(data.pop("tenant"), []).append(data)
+            row = Row(*data)
+            self._rows.setdefault(row.tenant, []).append(row)
 
     def open(self, settings: TenantSettings, at: float) -> Tenant:
         """Open an account, or find it again in the store with the credits it had.
@@ -64,7 +64,7 @@ class Accounts:
         self._by_token |= dict.fromkeys(settings.bearer_tokens, tenant)
         if (stored := self._stored.get(name)) is not None:
             for row in self._rows.pop(name, []):
-                books.load(Row(**row))
+                books.load(row)
             books.balance, books.reserved = stored["balance"], stored["reserved"]
         else:
             books.grant("purchase", settings.credits, at, "Opening balance")
@@ -95,5 +95,5 @@ class Accounts:
 
     def _write(self, name: str, row: Row) -> None:
         books = self.by_name[name].books
-        self._store.put("transaction", row.id, row.number, {"tenant": name, **as_record(row)})
+        self._store.put("transaction", row.id, row.number, row)
         self._store.put("books", name, 0, books.state())

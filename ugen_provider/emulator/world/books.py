@@ -4,8 +4,7 @@
 import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ugen_provider.emulator.world.readings import Readings
 
@@ -19,11 +18,11 @@ class NotEnoughCreditsError(Exception):
         self.available = available
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A transaction."""
+class Row(NamedTuple):
+    """A transaction. A tuple, since there are many and the garbage collector passes over tuples of plain values."""
 
     id: str
+    tenant: str
     number: int
     type: str
     amount: int
@@ -118,6 +117,7 @@ class Books:
         digest = hashlib.sha256(f"{self.tenant}/{number}".encode()).digest()[:16]
         row = Row(
             str(uuid.UUID(bytes=digest, version=4)),
+            self.tenant,
             number,
             kind,
             amount,
@@ -129,8 +129,3 @@ class Books:
         )
         self.load(row)
         self._written(row)
-
-
-def as_record(row: Row) -> dict[str, Any]:
-    """Return a row as it is stored."""
-    return asdict(row)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One job: what was ordered, its timeline, and what of its credits is open."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ugen_provider.emulator.world.outcomes import Outcome
@@ -35,7 +35,7 @@ class Job:
     reserved: int
     first: int = 0
     consumed: int = 0
-    timeline: Timeline = field(default_factory=list)
+    timeline: Timeline = ()
     outcomes: list[Outcome] = field(default_factory=list)
     applied: int = 0
     """Index of the last phase whose effects (credits, webhooks) are booked."""
@@ -85,7 +85,7 @@ class Job:
             "first": self.first,
             "consumed": self.consumed,
             "timeline": self.timeline,
-            "outcomes": [asdict(outcome) for outcome in self.outcomes],
+            "outcomes": self.outcomes,
             "applied": self.applied,
         }
 
@@ -95,7 +95,7 @@ class Job:
         return cls(
             **{
                 **record,
-                "timeline": [Phase(*phase) for phase in record["timeline"]],
+                "timeline": tuple(Phase(*phase) for phase in record["timeline"]),
                 "outcomes": [Outcome(**outcome) for outcome in record["outcomes"]],
                 "spec": JobSpec.of(record["params"]),
             }

@@ -2,7 +2,6 @@
 """What happened: every purchase for good, and the latest requests. This is what tests judge a client by."""
 
 from collections import deque
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from ugen_provider.emulator.world.store import Store
@@ -10,8 +9,7 @@ from ugen_provider.emulator.world.store import Store
 KEPT_REQUESTS = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(NamedTuple):
     """Credits that somebody reserved: a `create`, or the `retry` of a job that had ended."""
 
     number: int
@@ -44,7 +42,7 @@ class Journal:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.purchases: list[Purchase] = [Purchase(**data) for _, _, data in store.load("purchase")]
+        self.purchases: list[Purchase] = [Purchase(*data) for _, _, data in store.load("purchase")]
         self._requests: deque[Seen] = deque(maxlen=KEPT_REQUESTS)
         self._count = 0
 
@@ -63,7 +61,7 @@ class Journal:
         """Write down a purchase."""
         entry = Purchase(len(self.purchases), kind, tenant, job_id, key, key_sent, product_name, reserved, at)
         self.purchases.append(entry)
-        self._store.put("purchase", str(entry.number), entry.number, asdict(entry))
+        self._store.put("purchase", str(entry.number), entry.number, entry)
 
     def seen(
         self,
@@ -139,4 +137,4 @@ class Journal:
 
 def as_json(entry: Purchase | Seen) -> dict[str, Any]:
     """Return an entry as JSON shows it."""
-    return asdict(entry) if isinstance(entry, Purchase) else entry._asdict()
+    return entry._asdict()

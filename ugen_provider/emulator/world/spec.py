@@ -2,8 +2,7 @@
 """What of a create request the pipeline and the price depend on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 THRESHOLDS = {"lenient": 0.55, "standard": 0.70, "strict": 0.80}
 VEO_MODELS = frozenset({"veo3_fast", "veo3"})
@@ -11,8 +10,7 @@ KLING_MODELS = frozenset({"kling3_std", "kling3_pro", "kling3_4k"})
 JOB_MODELS = VEO_MODELS | KLING_MODELS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSpec:
+class JobSpec(NamedTuple):
     """The part of a request that decides how the job runs and what it costs."""
 
     product_name: str

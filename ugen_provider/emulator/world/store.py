@@ -11,9 +11,13 @@ from pydantic_core import from_json, to_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
-    kind TEXT NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (kind, id)
-) WITHOUT ROWID;
+    kind TEXT NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, UNIQUE (kind, id)
+);
 CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+"""
+_PUT = """
+INSERT INTO records VALUES (?, ?, ?, ?)
+ON CONFLICT (kind, id) DO UPDATE SET number = excluded.number, data = excluded.data
 """
 FORMAT = 1
 
@@ -45,7 +49,7 @@ class Store:
     def put(self, kind: str, record_id: str, number: int, data: Any) -> None:
         """Write a record over what stood under its kind and id."""
         self._begin()
-        self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (kind, record_id, number, to_json(data)))
+        self._db.execute(_PUT, (kind, record_id, number, to_json(data)))
 
     def remove(self, kind: str, record_id: str) -> None:
         """Delete a record."""

@@ -28,7 +28,7 @@ class Phase(NamedTuple):
     run: int
 
 
-Timeline = list[Phase]
+Timeline = tuple[Phase, ...]
 
 
 def at(timeline: Timeline, now: float) -> int:
@@ -62,7 +62,7 @@ def schedule(
         queue: Whether it waits in `pending` first.
         review: Seconds of an undocumented status before each stage.
     """
-    phases: Timeline = []
+    phases: list[Phase] = []
     moment = start
     if queue:
         phases.append(Phase(moment, PENDING, first, run))
@@ -74,13 +74,13 @@ def schedule(
         phases.append(Phase(moment, PROCESSING, stage, run))
         if plan.failure is not None and plan.failure.stage == stage:
             phases.append(Phase(moment + plan.failure.after, FAILED, stage, run))
-            return phases
+            return tuple(phases)
         moment += plan.stages[stage]
         if stage == stop and stage != COMPLETE:
             phases.append(Phase(moment, stop_status, stage, run))
-            return phases
+            return tuple(phases)
     phases.append(Phase(moment, COMPLETED, COMPLETE, run))
-    return phases
+    return tuple(phases)
 
 
 def pause(timeline: Timeline, now: float) -> Timeline:
@@ -92,7 +92,7 @@ def pause(timeline: Timeline, now: float) -> Timeline:
             return timeline
         if later.stage != current.stage:
             kept = timeline[: timeline.index(later)]
-            return [*kept, Phase(later.start, PAUSED, current.stage, current.run)]
+            return (*kept, Phase(later.start, PAUSED, current.stage, current.run))
     return timeline
 
 
@@ -100,7 +100,7 @@ def cancel(timeline: Timeline, now: float) -> Timeline:
     """End the job now, where it stands."""
     place = at(timeline, now)
     current = timeline[place]
-    return [*timeline[: place + 1], Phase(now, CANCELLED, current.stage, current.run)]
+    return (*timeline[: place + 1], Phase(now, CANCELLED, current.stage, current.run))
 
 
 def resume(timeline: Timeline, now: float, plan: Plan, *, queue: bool, review: float = 0.0) -> Timeline:
@@ -108,7 +108,7 @@ def resume(timeline: Timeline, now: float, plan: Plan, *, queue: bool, review: f
     place = at(timeline, now)
     current = timeline[place]
     rest = schedule(plan, start=now, run=current.run, first=current.stage + 1, queue=queue, review=review)
-    return [*timeline[: place + 1], *rest]
+    return (*timeline[: place + 1], *rest)
 
 
 def retry(
@@ -117,7 +117,7 @@ def retry(
     """Begin another run at stage `first`."""
     place = at(timeline, now)
     rest = schedule(plan, start=now, run=run, first=first, queue=queue, review=review)
-    return [*timeline[: place + 1], *rest]
+    return (*timeline[: place + 1], *rest)
 
 
 def stage_span(timeline: Timeline, now: float, stage: int) -> tuple[Phase, float] | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -151,11 +150,11 @@ def is_pending(value: object) -> bool:
     return hasattr(value, "resolve") or hasattr(value, "iter_references")
 
 
-def backstop(deadline: float | None, *, poll_interval: float) -> timedelta | None:
+def backstop(deadline: float | None, *, now: float, poll_interval: float) -> timedelta | None:
     """Airflow's own limit for a trigger: after the trigger's, since after it nobody would read the job again."""
     if deadline is None:
         return None
-    return timedelta(seconds=max(0.0, deadline - time.time()) + 2 * poll_interval + 60.0)
+    return timedelta(seconds=max(0.0, deadline - now) + 2 * poll_interval + 60.0)
 
 
 def seconds(value: float | timedelta | None) -> float | None:

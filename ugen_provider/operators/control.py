@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -129,7 +128,7 @@ class UGenExistingJobOperator(UGenJobOperator):
             return self._conclude(client, job)
         limit = seconds(self.timeout)
         if deadline is None and limit is not None:
-            deadline = time.time() + limit
+            deadline = client.clock.now() + limit
         if self.deferrable:
             stale = acted.stale
             self.defer(
@@ -145,7 +144,7 @@ class UGenExistingJobOperator(UGenJobOperator):
                     cancel_on_kill=self.cancel_on_kill,
                 ),
                 method_name="execute_complete",
-                timeout=backstop(deadline, poll_interval=self.poll_interval),
+                timeout=backstop(deadline, now=client.clock.now(), poll_interval=self.poll_interval),
             )
         with self.holding(context, job.job_id, client.config, store, scope):
             outcome = client.run(

@@ -356,7 +356,7 @@ class UGenCreateJobOperator(UGenJobOperator):
         return self.scope_key is not None and index is not None and index >= 0
 
     def _wait_for_slot(self, client: UGenClient, full: NoSlot, since: float | None) -> float:
-        now = time.time()
+        now = client.clock.now()
         since = now if since is None else since
         limit = seconds(self.slot_timeout)
         if limit is not None and now - since >= limit:
@@ -385,11 +385,11 @@ class UGenCreateJobOperator(UGenJobOperator):
         from ugen_provider.core.jobs.purchase import waiting
 
         if deadline is None:
-            deadline = self._deadline(context)
+            deadline = self._deadline(context, client)
         if self.deferrable:
             if self.cancel_on_kill and not bought.intent.armed:
                 store.write(replace(bought.intent, armed=True))
-            self._defer(context, order, bought, deadline)
+            self._defer(context, client, order, bought, deadline)
         wait = waiting(client.caller, order, interval=self.poll_interval, deadline=deadline)
         try:
             with self.holding(context, bought.job.job_id, client.config, store, order.intent_scope):
@@ -407,17 +407,19 @@ class UGenCreateJobOperator(UGenJobOperator):
                     store.write(replace(intent, armed=False))
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _deadline(self, context: Context) -> float | None:
+    def _deadline(self, context: Context, client: UGenClient) -> float | None:
         """Absolute; Airflow does not enforce `execution_timeout` while a task is deferred, so it counts here."""
         limits = []
         if (limit := seconds(self.timeout)) is not None:
-            limits.append(time.time() + limit)
+            limits.append(client.clock.now() + limit)
         started = context["ti"].start_date
         if self.execution_timeout is not None and started is not None:
             limits.append((started + self.execution_timeout).timestamp())
         return min(limits, default=None)
 
-    def _defer(self, context: Context, order: Order, bought: Purchase, deadline: float | None) -> NoReturn:
+    def _defer(
+        self, context: Context, client: UGenClient, order: Order, bought: Purchase, deadline: float | None
+    ) -> NoReturn:
         from ugen_provider.core.jobs.purchase import goal_of
 
         goal, stale = goal_of(order), bought.stale
@@ -439,7 +441,7 @@ class UGenCreateJobOperator(UGenJobOperator):
                 "deadline": deadline,
             },
         )
-        limit = backstop(deadline, poll_interval=self.poll_interval)
+        limit = backstop(deadline, now=client.clock.now(), poll_interval=self.poll_interval)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=limit)
         raise AssertionError("defer raises")
 

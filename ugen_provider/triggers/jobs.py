@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +92,7 @@ class UGenJobTrigger(BaseTrigger):
         """Wait, and tell why the wait is over."""
         await asyncio.to_thread(_import_watcher)
         from ugen_provider.core.api.polling import Goal, Seen
+        from ugen_provider.core.jobs.slots import slots_of
         from ugen_provider.core.jobs.watcher import shared_watcher
 
         goal = Goal(stage=self.target_stage, stopped=self.stopped, through_pauses=self.through_pauses)
@@ -104,6 +104,8 @@ class UGenJobTrigger(BaseTrigger):
                     self.job_id, goal=goal, interval=self.poll_interval, deadline=self.end_time, stale=stale
                 )
             event["status"] = outcome.reason.value
+            if outcome.job.ended:
+                slots_of(self.ugen_conn_id).freed()
         except JobTimeoutError:
             event["status"] = "timeout"
         except UGenError as error:
@@ -140,7 +142,7 @@ class UGenJobTrigger(BaseTrigger):
 
 
 class UGenSlotTrigger(BaseTrigger):
-    """Waits until asking for a free slot of the account is worth while again. Free.
+    """Waits until asking for a free slot of the account is worth while: a job ended, or the service's time has come.
 
     Args:
         ugen_conn_id: The connection.
@@ -162,12 +164,16 @@ class UGenSlotTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait."""
-        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        """Wait in the queue that all triggers of this loop and connection share."""
+        await asyncio.to_thread(_import_watcher)
+        from ugen_provider.core.jobs.slots import slots_of
+
+        await slots_of(self.ugen_conn_id).turn(not_before=self.not_before)
         yield TriggerEvent({"status": "ask_again", "carry": self.carry})  # type: ignore[no-untyped-call]
 
 
 def _import_watcher() -> None:
     """Import in a thread what reads many files, so that nobody else on the loop waits for it."""
+    import ugen_provider.core.jobs.slots
     import ugen_provider.core.jobs.watcher
     import ugen_provider.hooks.connections  # noqa: F401

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An Airflow in this process with a database of its own, and a connection to the emulator. Nothing here is real time:
+the emulator's clock is moved by hand, and so is the wait of a blocking task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="ugen-airflow-"))
+os.environ.setdefault("AIRFLOW_HOME", str(_HOME))
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+
+
+class StateStore:
+    """What Airflow's task state store promises, in memory: JSON in, JSON out."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.retentions: dict[str, Any] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.kept[key]) if key in self.kept else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self.kept[key] = json.dumps(value)
+        self.retentions[key] = retention
+
+
+@dataclass
+class TaskInstance:
+    """The part of a task instance that operators use."""
+
+    dag_id: str = "dag"
+    run_id: str = "run"
+    task_id: str = "job"
+    map_index: int = -1
+    try_number: int = 1
+    start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self.xcoms.get(key)
+
+
+@dataclass
+class DagRun:
+    conf: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Event:
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Events(dict[Any, Event]):
+    def __missing__(self, key: Any) -> Event:
+        return self.setdefault(key, Event())
+
+
+class Attempts:
+    """One task instance over its attempts: what survives a retry and a clear survives here."""
+
+    def __init__(self, *, with_store: bool = True) -> None:
+        self.store = StateStore() if with_store else None
+        self.ti = TaskInstance(try_number=0)
+        self.conf: dict[str, Any] = {}
+        self.outlet_events = Events()
+
+    def context(self) -> dict[str, Any]:
+        """Of the attempt that goes on."""
+        made: dict[str, Any] = {"ti": self.ti, "dag_run": DagRun(self.conf), "outlet_events": self.outlet_events}
+        return made if self.store is None else {**made, "task_state_store": self.store}
+
+    def next(self) -> dict[str, Any]:
+        """Of a new attempt, whose XComs Airflow has cleared."""
+        self.ti = TaskInstance(try_number=self.ti.try_number + 1)
+        return self.context()
+
+
+@pytest.fixture
+def attempts() -> Attempts:
+    return Attempts()
+
+
+@pytest.fixture
+def connection(ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set the connection `ugen_default`, with extras."""
+
+    def set_connection(password: str = "ugen_sk_local", **extra: Any) -> None:
+        stored = {
+            "conn_type": "ugen",
+            "password": password,
+            "extra": {"base_url": ugen_emulator.base_url, "retries": 0, **extra},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_UGEN_DEFAULT", json.dumps(stored))
+
+    set_connection()
+    return set_connection
+
+
+@pytest.fixture
+def moving_clock(ugen_clock: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Clients live by the emulator's clock, and whenever one would wait, that clock goes on instead."""
+    from ugen_provider.core.api.clock import SystemClock
+
+    async def asleep(self: SystemClock, seconds: float) -> None:
+        ugen_clock.advance(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(SystemClock, "now", lambda self: ugen_clock.now())
+    monkeypatch.setattr(SystemClock, "tick", lambda self: ugen_clock.now())
+    monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: ugen_clock.advance(seconds))
+    monkeypatch.setattr(SystemClock, "asleep", asleep)
+    return ugen_clock
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """A migrated database, for `dag.test()`."""
+    subprocess.run([sys.executable, "-P", "-m", "airflow", "db", "migrate"], check=True, capture_output=True)

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The create operator: attempts of one task instance, blocking and deferred alike, buy one job."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import TaskDeferred
+
+from ugen_provider.core.api.errors import (
+    ConfigError,
+    InvalidRequestError,
+    JobFailedError,
+    JobTimeoutError,
+    RateLimitError,
+)
+from ugen_provider.operators.errors import UGenFailure
+from ugen_provider.operators.jobs import UGenCreateJobOperator
+from ugen_provider.triggers.jobs import UGenJobTrigger
+
+pytestmark = pytest.mark.usefixtures("connection", "moving_clock")
+
+LAMP: dict[str, Any] = {
+    "product_name": "Lamp",
+    "product_image_url": "https://shop.example/lamp.png",
+    "segment_count": 1,
+}
+
+
+def operator(**more: Any) -> UGenCreateJobOperator:
+    return UGenCreateJobOperator(**{"task_id": "job", "deferrable": False, **LAMP, **more})
+
+
+async def _event(trigger: Any) -> dict[str, Any]:
+    async for event in trigger.run():
+        return dict(event.payload)
+    raise AssertionError("the trigger ended without an event")
+
+
+def through(trigger: Any) -> dict[str, Any]:
+    """What a triggerer does with a trigger: make it again from what is stored, and run it."""
+    path, arguments = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    made = getattr(__import__(module, fromlist=[name]), name)(**arguments)
+    return asyncio.run(_event(made))
+
+
+def run(task: UGenCreateJobOperator, context: dict[str, Any]) -> Any:
+    """One attempt, deferring as often as it likes."""
+    try:
+        return task.execute(context)
+    except TaskDeferred as deferred:
+        while True:
+            event = through(deferred.trigger)
+            try:
+                return task.resume_execution(deferred.method_name, {"event": event}, context)
+            except TaskDeferred as again:
+                deferred = again
+
+
+def bought(ugen_emulator: Any, **filters: Any) -> int:
+    return len(ugen_emulator.emulator.journal.find_purchases(**filters))
+
+
+@pytest.fixture(params=[False, True], ids=["blocking", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=[True, False], ids=["store", "key_alone"])
+def any_attempts(request: pytest.FixtureRequest) -> Any:
+    from tests.airflow.conftest import Attempts
+
+    return Attempts(with_store=request.param)
+
+
+class TestBuying:
+    def test_a_job_is_bought_waited_for_and_described(
+        self, attempts: Any, ugen_emulator: Any, deferrable: bool
+    ) -> None:
+        result = run(operator(deferrable=deferrable), attempts.next())
+        assert result["status"] == "completed"
+        assert result["final_video_url"]
+        assert result["credits_consumed"] > 0
+        assert all(0 <= score <= 1 for score in result["keyframe_scores"])
+        assert (result["how"], result["generation"], bought(ugen_emulator)) == ("submitted", 0, 1)
+
+    def test_another_attempt_takes_what_was_bought(
+        self, any_attempts: Any, ugen_emulator: Any, deferrable: bool
+    ) -> None:
+        first = run(operator(deferrable=deferrable), any_attempts.next())
+        second = run(operator(deferrable=deferrable), any_attempts.next())
+        assert (second["job_id"], bought(ugen_emulator)) == (first["job_id"], 1)
+
+    def test_an_attempt_that_finds_its_job_at_work_attaches(
+        self, any_attempts: Any, ugen_emulator: Any, deferrable: bool
+    ) -> None:
+        started = operator(wait_for_completion=False).execute(any_attempts.next())
+        result = run(operator(deferrable=deferrable), any_attempts.next())
+        assert (result["job_id"], result["status"]) == (started["job_id"], "completed")
+        assert bought(ugen_emulator) == 1
+
+    def test_a_finished_job_never_defers(self, attempts: Any) -> None:
+        run(operator(), attempts.next())
+        result = operator(deferrable=True).execute(attempts.next())
+        assert result["how"] == "taken"
+
+    def test_an_answer_that_was_lost_buys_nothing_twice(
+        self, any_attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
+    ) -> None:
+        ugen_faults.add("lost", method="POST", path="/api/v1/jobs", times=1)
+        with pytest.raises(Exception, match="POST /jobs"):
+            run(operator(deferrable=deferrable), any_attempts.next())
+        run(operator(deferrable=deferrable), any_attempts.next())
+        assert bought(ugen_emulator) == 1
+
+    def test_a_changed_request_takes_the_bought_job_and_says_so(self, attempts: Any, ugen_emulator: Any) -> None:
+        run(operator(), attempts.next())
+        result = run(operator(segment_count=2), attempts.next())
+        assert (result["request_changed"], bought(ugen_emulator)) == (True, 1)
+
+    def test_each_new_value_of_regenerate_buys_once(self, attempts: Any, ugen_emulator: Any) -> None:
+        run(operator(), attempts.next())
+        for value, jobs in [("a", 2), ("a", 2), ("b", 3)]:
+            run(operator(regenerate=value), attempts.next())
+            assert bought(ugen_emulator) == jobs
+
+    def test_the_run_may_ask_to_regenerate(self, attempts: Any, ugen_emulator: Any) -> None:
+        run(operator(), attempts.next())
+        attempts.conf["ugen_regenerate"] = "again"
+        result = run(operator(), attempts.next())
+        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+
+    def test_intents_never_expire_and_hold_no_key(self, attempts: Any) -> None:
+        from airflow.sdk import NEVER_EXPIRE
+
+        run(operator(), attempts.next())
+        assert set(attempts.store.retentions.values()) == {NEVER_EXPIRE}
+        assert "ugen_sk_local" not in str(attempts.store.kept)
+
+    def test_mapped_rows_that_change_places_keep_their_jobs(self, ugen_emulator: Any) -> None:
+        from tests.airflow.conftest import Attempts
+
+        places = [Attempts(), Attempts()]
+
+        def attempt(index: int, key: str) -> Any:
+            context = places[index].next()
+            context["ti"].map_index = index
+            return run(operator(scope_key=key, product_name=f"Product {key}"), context)["job_id"]
+
+        first = [attempt(0, "a"), attempt(1, "b")]
+        assert [attempt(0, "b"), attempt(1, "a")] == first[::-1]
+        assert [attempt(0, "a"), attempt(1, "b")] == first
+        assert bought(ugen_emulator) == 2
+
+    def test_two_namespaces_never_meet(self, attempts: Any, connection: Any, ugen_emulator: Any) -> None:
+        run(operator(), attempts.next())
+        connection(namespace="staging")
+        run(operator(), attempts.next())
+        assert bought(ugen_emulator) == 2
+
+    def test_the_connection_names_the_model(self, attempts: Any, connection: Any, ugen_client: Any) -> None:
+        connection(video_model="kling3_std")
+        result = run(operator(segment_duration=5), attempts.next())
+        assert ugen_client.jobs.get(result["job_id"]).video_model == "kling3_std"
+
+    def test_spending_off_buys_nothing(self, attempts: Any, connection: Any, ugen_emulator: Any) -> None:
+        connection(spending="attach_only")
+        with pytest.raises(UGenFailure, match="attach_only"):
+            run(operator(), attempts.next())
+        assert bought(ugen_emulator) == 0
+
+    def test_a_job_above_max_credits_is_not_bought(self, attempts: Any, ugen_emulator: Any) -> None:
+        with pytest.raises(UGenFailure, match="max_credits is 1"):
+            run(operator(max_credits=1), attempts.next())
+        assert bought(ugen_emulator) == 0
+
+
+class TestFailures:
+    def test_the_next_attempt_runs_the_failed_stage_again(
+        self, any_attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
+    ) -> None:
+        ugen_faults.job(fail_at="generation", kind="transient", times=1)
+        with pytest.raises(JobFailedError):
+            run(operator(deferrable=deferrable), any_attempts.next())
+        result = run(operator(deferrable=deferrable), any_attempts.next())
+        assert result["status"] == "completed"
+        assert (bought(ugen_emulator, kind="create"), bought(ugen_emulator, kind="retry")) == (1, 1)
+
+    def test_moderation_fails_without_a_retry(self, attempts: Any, ugen_faults: Any, deferrable: bool) -> None:
+        ugen_faults.job(fail_at="agents", kind="moderation")
+        with pytest.raises(UGenFailure, match="moderation"):
+            run(operator(deferrable=deferrable), attempts.next())
+
+    def test_a_job_that_somebody_cancelled_fails_and_regenerate_buys(
+        self, attempts: Any, ugen_client: Any, ugen_emulator: Any, deferrable: bool
+    ) -> None:
+        started = operator(wait_for_completion=False).execute(attempts.next())
+        ugen_client.jobs.cancel(started["job_id"])
+        with pytest.raises(UGenFailure, match="somebody cancelled"):
+            run(operator(deferrable=deferrable), attempts.next())
+        run(operator(deferrable=deferrable, regenerate="x"), attempts.next())
+        assert bought(ugen_emulator) == 2
+
+    def test_a_job_cancelled_while_it_was_waited_for_in_the_triggerer_was_cancelled_by_somebody(
+        self, attempts: Any, ugen_client: Any
+    ) -> None:
+        task, context = operator(deferrable=True), attempts.next()
+        with pytest.raises(TaskDeferred) as deferred:
+            task.execute(context)
+        ugen_client.jobs.cancel(deferred.value.trigger.job_id)
+        event = through(deferred.value.trigger)
+        with pytest.raises(UGenFailure, match="somebody cancelled"):
+            task.resume_execution("execute_complete", {"event": event}, context)
+
+    def test_a_job_cancelled_by_our_trigger_is_bought_anew_at_once(
+        self, attempts: Any, ugen_client: Any, ugen_emulator: Any
+    ) -> None:
+        with pytest.raises(TaskDeferred) as deferred:
+            operator(deferrable=True).execute(attempts.next())
+        ugen_client.jobs.cancel(
+            deferred.value.trigger.job_id
+        )  # as the trigger's on_kill does, of which nobody comes back
+        result = run(operator(deferrable=True), attempts.next())
+        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+
+    def test_a_deadline_leaves_the_job_and_the_next_attempt_attaches(
+        self, attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
+    ) -> None:
+        ugen_faults.job(slow=50.0)
+        with pytest.raises(JobTimeoutError):
+            run(operator(deferrable=deferrable, timeout=60), attempts.next())
+        result = run(operator(deferrable=deferrable), attempts.next())
+        assert (result["how"], bought(ugen_emulator)) == ("attached", 1)
+
+    def test_cancel_on_timeout_cancels_and_the_next_attempt_buys(
+        self, attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
+    ) -> None:
+        ugen_faults.job(slow=50.0)
+        with pytest.raises(JobTimeoutError):
+            run(operator(deferrable=deferrable, timeout=60, cancel_on_timeout=True), attempts.next())
+        result = run(operator(deferrable=deferrable), attempts.next())
+        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+
+    def test_passing_errors_while_waiting_fail_nothing(self, attempts: Any, ugen_faults: Any, deferrable: bool) -> None:
+        ugen_faults.add("status", status=500, method="GET", times=5)
+        assert run(operator(deferrable=deferrable), attempts.next())["status"] == "completed"
+
+    def test_an_event_is_not_believed(self, attempts: Any) -> None:
+        task, context = operator(deferrable=True), attempts.next()
+        with pytest.raises(TaskDeferred) as deferred:
+            task.execute(context)
+        forged = {"job_id": deferred.value.trigger.job_id, "status": "ended", "carry": deferred.value.trigger.carry}
+        with pytest.raises(TaskDeferred):
+            task.resume_execution("execute_complete", {"event": forged}, context)
+
+    def test_low_quality_warns_or_fails(self, attempts: Any, ugen_faults: Any) -> None:
+        ugen_faults.job(score=0.31, times=None)
+        result = run(operator(min_score=0.5), attempts.next())
+        assert "below min_score" in result["notes"][-1]
+        with pytest.raises(UGenFailure, match="below min_score"):
+            run(operator(min_score="0.5", on_low_quality="fail"), attempts.next())
+
+
+class TestSlots:
+    @pytest.fixture
+    def full(self, ugen_faults: Any) -> Any:
+        return ugen_faults.add("status", status=429, retry_after=7, method="POST", path="/api/v1/jobs", times=3)
+
+    def test_a_full_account_is_waited_for(
+        self, any_attempts: Any, full: Any, ugen_emulator: Any, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = run(operator(deferrable=deferrable), any_attempts.next())
+        assert (result["status"], full.hits, bought(ugen_emulator)) == ("completed", 3, 1)
+
+    def test_but_no_longer_than_it_may(self, attempts: Any, full: Any, deferrable: bool) -> None:
+        with pytest.raises(RateLimitError):
+            run(operator(deferrable=deferrable, slot_timeout=10), attempts.next())
+
+
+class TestOutputs:
+    def test_files_and_a_manifest_are_stored(self, attempts: Any, tmp_path: Path, deferrable: bool) -> None:
+        result = run(operator(deferrable=deferrable, output_path=str(tmp_path), product_id="LL-1"), attempts.next())
+        folder = tmp_path / "LL-1" / result["job_id"]
+        assert Path(result["manifest"]) == folder / "manifest.json"
+        assert (folder / "final.mp4").stat().st_size > 0
+        assert (folder / "keyframe-0.png").exists()
+
+    def test_object_storage_paths_are_destinations(self, attempts: Any, tmp_path: Path) -> None:
+        from airflow.sdk import ObjectStoragePath
+
+        result = run(operator(output_path=ObjectStoragePath(f"file://{tmp_path}")), attempts.next())
+        assert (tmp_path / result["job_id"] / "final.mp4").exists()
+
+    def test_an_outlet_gets_what_was_made(self, attempts: Any) -> None:
+        videos = Asset("videos")
+        result = run(operator(outlets=[videos]), attempts.next())
+        assert attempts.outlet_events[videos].extra["ugen"] == result
+
+    def test_the_job_is_known_before_it_ends(self, attempts: Any) -> None:
+        context = attempts.next()
+        with pytest.raises(TaskDeferred) as deferred:
+            operator(deferrable=True).execute(context)
+        assert context["ti"].xcoms["job_id"] == deferred.value.trigger.job_id
+        assert "dag_id=dag&run_id=run&task_id=job&map_index=-1" in context["ti"].xcoms["_link_UGenJobLink"]
+
+    def test_a_picture_of_ones_own_is_uploaded_once(self, attempts: Any, tmp_path: Path, ugen_emulator: Any) -> None:
+        from PIL import Image
+
+        picture = tmp_path / "lamp.png"
+        Image.new("RGB", (8, 8), "red").save(picture)
+        own = {"product_image_url": None, "product_image": str(picture)}
+        first = run(operator(**own), attempts.next())
+        second = run(operator(**own), attempts.next())
+        uploads = ugen_emulator.emulator.journal.find_requests(method="POST", path="/api/v1/uploads/product-image")
+        assert (second["job_id"], second["request_changed"], len(uploads)) == (first["job_id"], False, 1)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"segment_count": 11}, "segment_count: must be at most 10"),
+            ({"product_image_url": "lamp.png"}, r"product_image_url: must be an http\(s\) URL"),
+            ({"product_name": None}, "product_name: is required"),
+            ({"stop_at_stage": "polish"}, "stop_at_stage: must be one of"),
+            ({"aspect_ratio": "1:1", "video_model": "veo3_fast"}, "1:1 is made by Kling models only"),
+            ({"on_paused": "hope"}, "on_paused: must be one of wait, fail"),
+            ({"poll_interval": 0}, "poll_interval: must be more than 0"),
+            ({"timeout": -1}, "timeout: must be more than 0"),
+            ({"job": {"idempotency_key": "x"}}, "idempotency_key is derived"),
+            ({"job": {"colour": "red"}}, "colour: is not a field"),
+            ({"product_image": "lamp.png"}, "give one of the two"),
+        ],
+    )
+    def test_what_can_be_known_is_refused_when_the_dag_is_parsed(self, wrong: dict[str, Any], said: str) -> None:
+        with pytest.raises((InvalidRequestError, ConfigError), match=said):
+            operator(**wrong)
+
+    def test_templates_are_judged_after_rendering_and_before_any_call(self, attempts: Any, ugen_emulator: Any) -> None:
+        task = operator(product_name="{{ nothing }}", segment_count="{{ n }}")
+        task.render_template_fields({"nothing": "", "n": "three"})
+        with pytest.raises(
+            UGenFailure, match=r"product_name: must not be empty.*segment_count: must be a whole number"
+        ):
+            run(task, attempts.next())
+        assert ugen_emulator.emulator.journal.count == 0
+
+    def test_rendered_text_becomes_what_the_field_holds(self, attempts: Any) -> None:
+        task = operator(segment_count="{{ n }}", music_enabled="{{ m }}")
+        task.render_template_fields({"n": 1, "m": "no"})
+        assert run(task, attempts.next())["status"] == "completed"
+
+    @pytest.mark.parametrize(
+        ("broken", "said"),
+        [
+            ({"password": ""}, "connection 'ugen_default' has no API key"),
+            ({"base_url": "ftp://x"}, "connection 'ugen_default': base_url"),
+            ({"spending": "maybe"}, "connection 'ugen_default': spending"),
+            ({"password": "wrong"}, "401"),
+        ],
+    )
+    def test_a_broken_connection_is_named_and_not_retried(
+        self, attempts: Any, connection: Any, broken: dict[str, Any], said: str
+    ) -> None:
+        connection(**broken)
+        with pytest.raises(UGenFailure, match=said) as failure:
+            run(operator(), attempts.next())
+        assert failure.value.__cause__ is None
+        assert "wrong" not in str(failure.value)
+
+    def test_a_missing_connection_is_named(self, attempts: Any) -> None:
+        with pytest.raises(UGenFailure, match="connection 'nowhere' is not defined"):
+            run(operator(ugen_conn_id="nowhere"), attempts.next())
+
+    def test_a_422_names_the_field(self, attempts: Any, ugen_faults: Any) -> None:
+        with pytest.raises(UGenFailure, match="interaction_mode"):
+            run(operator(interaction_mode="x" * 3000), attempts.next())
+
+
+def test_triggers_carry_primitives_and_no_secret(attempts: Any) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(deferrable=True).execute(attempts.next())
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == f"{UGenJobTrigger.__module__}.UGenJobTrigger"
+    assert "ugen_sk_local" not in str(arguments)
+    assert "Lamp" not in str(arguments)
+    assert UGenJobTrigger(**arguments).serialize() == (path, arguments)
+    assert deferred.value.timeout is not None

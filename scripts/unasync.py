@@ -33,7 +33,7 @@ RULES = [
 ]
 
 
-def main() -> int:
+def main(*, check: bool = False) -> int:
     text = SOURCE.read_text()
     for pattern, replacement in RULES:
         text, count = re.subn(pattern, replacement + ('"""\n' if pattern.endswith("\\n") else ""), text)
@@ -48,7 +48,7 @@ def main() -> int:
             capture_output=True,
             check=True,
         ).stdout
-    if "--check" in sys.argv:
+    if check:
         if not TARGET.exists() or TARGET.read_text() != text:
             sys.exit(f"{TARGET.relative_to(ROOT)} is not what {SOURCE.relative_to(ROOT)} makes: run `make format`")
         return 0
@@ -57,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(check="--check" in sys.argv))

@@ -15,7 +15,8 @@ from ugen_provider import CreateJob, Job, Keyframe, ResponseError
 from ugen_provider.core.api import operations
 from ugen_provider.core.api.effects import Now, Response, Send, Tick
 from ugen_provider.core.api.flows import Caller
-from ugen_provider.core.api.models import JobState, read_page, state_of
+from ugen_provider.core.api.models import JobState, state_of
+from ugen_provider.core.api.pages import read_page
 from ugen_provider.core.api.retries import CoolDown
 
 GOLDEN = Path(__file__).parent / "golden"

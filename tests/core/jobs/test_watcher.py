@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.local import Local
 from ugen_provider import AuthenticationError, CreateJob, JobTimeoutError, NotFoundError
+from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.core.api.config import resolve
 from ugen_provider.core.api.polling import Goal, Reason, Seen
 from ugen_provider.core.jobs.watcher import JobWatcher, shared_watcher
@@ -199,7 +200,7 @@ def test_a_waiter_that_is_cancelled_leaves_nothing_and_without_waiters_nothing_i
 
     async def run():
         async with local.async_client() as client:
-            watcher = JobWatcher(client)
+            watcher = JobWatcher(client, clock=SystemClock())
             waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in ids]
             await asyncio.sleep(0.05)
             assert watcher.waiting == 3

@@ -23,7 +23,6 @@ from ugen_provider.core.api.models import (
     Keyframe,
     Model,
     MusicTrack,
-    Page,
     Segment,
     Suggestion,
     Template,
@@ -31,6 +30,7 @@ from ugen_provider.core.api.models import (
     UploadedImage,
     WebhookSettings,
 )
+from ugen_provider.core.api.pages import Page
 from ugen_provider.core.api.retries import CoolDown, RetryPolicy
 from ugen_provider.core.api.secrets import Secret
 from ugen_provider.core.api.uploads import MUSIC, PRODUCT_IMAGE, read_upload

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings as python_warnings
 from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AliasChoices,
@@ -18,7 +18,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
@@ -26,54 +25,18 @@ from pydantic import (
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from pendulum import DateTime
-
-
-def _lenient(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    if value is None:
-        return None
-    try:
-        return read(value)
-    except ValidationError:
-        return None
-
-
-def _timestamp(value: Any) -> Any:
-    import pendulum
-
-    try:
-        if isinstance(value, bool) or value is None:
-            return None
-        if isinstance(value, int | float):
-            return pendulum.from_timestamp(value / 1000 if abs(value) > 1e11 else value)
-        if isinstance(value, str):
-            parsed = pendulum.parse(value, tz="UTC")
-            return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) else None
-    except (ValueError, OverflowError, OSError):
-        return None
-    return value if isinstance(value, pendulum.DateTime) else None
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _objects(value: Any) -> Any:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else ()
-
-
-Text = Annotated[str | None, WrapValidator(_lenient)]
-Whole = Annotated[int | None, WrapValidator(_lenient)]
-Number = Annotated[float | None, WrapValidator(_lenient)]
-Flag = Annotated[bool | None, WrapValidator(_lenient)]
-Anything = Annotated[dict[str, Any] | None, WrapValidator(_lenient)]
-Id = Annotated[str, BeforeValidator(_text)]
-if TYPE_CHECKING:
-    Timestamp = DateTime | None
-else:
-    Timestamp = Annotated[Any, BeforeValidator(_timestamp)]
+from ugen_provider.core.api.tolerant import (
+    Anything,
+    Flag,
+    Id,
+    Number,
+    Text,
+    Timestamp,
+    Whole,
+    lenient,
+    objects,
+    text_of,
+)
 
 
 class Answer(BaseModel):
@@ -159,8 +122,8 @@ class Job(Answer):
     progress_percent: Number = None
     product_name: Text = None
     video_model: Text = None
-    segments: Annotated[tuple[Segment, ...], BeforeValidator(_objects)] = ()
-    keyframes: Annotated[tuple[Keyframe, ...], BeforeValidator(_objects)] = ()
+    segments: Annotated[tuple[Segment, ...], BeforeValidator(objects)] = ()
+    keyframes: Annotated[tuple[Keyframe, ...], BeforeValidator(objects)] = ()
     final_video_url: Text = None
     thumbnail_url: Text = None
     credits_reserved: Whole = None
@@ -187,7 +150,7 @@ class Job(Answer):
 class Suggestion(Answer):
     """What `suggest-fields` proposes. A script, or selling points with a call to action; sending both is pointless."""
 
-    key_selling_points: Annotated[tuple[str, ...] | None, WrapValidator(_lenient)] = None
+    key_selling_points: Annotated[tuple[str, ...] | None, WrapValidator(lenient)] = None
     cta_text: Text = None
     environment_description: Text = None
     custom_script: Text = None
@@ -272,11 +235,11 @@ class MusicTrack(Answer):
     url: Text = None
     mood: Text = None
     tempo: Text = None
-    energy_level: Annotated[str | None, BeforeValidator(_text), WrapValidator(_lenient)] = None
+    energy_level: Annotated[str | None, BeforeValidator(text_of), WrapValidator(lenient)] = None
     bpm: Number = None
     has_vocals: Flag = None
     artist: Text = None
-    tags: Annotated[tuple[str, ...] | None, WrapValidator(_lenient)] = None
+    tags: Annotated[tuple[str, ...] | None, WrapValidator(lenient)] = None
 
 
 class Model(Answer):
@@ -389,48 +352,3 @@ class CreateJob(BaseModel):
         if violations:
             raise InvalidRequestError(violations)
         return self
-
-
-class Page(BaseModel):
-    """One page of a list: items as JSON, and whether another may follow."""
-
-    items: tuple[dict[str, Any], ...]
-    page: int
-    more: bool
-    total: int | None = None
-
-
-def read_page(body: Any, *, page: int, page_size: int) -> Page:
-    """Read a list as an envelope or as a bare array.
-
-    Whether another page follows is told by `total_pages` or `total` where there, else by a full page.
-    """
-    if isinstance(body, list):
-        return Page.model_construct(items=tuple(_objects(body)), page=page, more=len(body) >= page_size, total=None)
-    if not isinstance(body, Mapping):
-        raise TypeError("a list was expected, as an array or as {'items': [...]}")
-    items = next(
-        (body[name] for name in ("items", "data", "results", "jobs") if isinstance(body.get(name), list)),
-        None,
-    )
-    if items is None:
-        raise TypeError("a list was expected, as an array or as {'items': [...]}")
-    total_pages, total = body.get("total_pages"), body.get("total")
-    if isinstance(total_pages, int):
-        more = page < total_pages
-    elif isinstance(total, int):
-        more = page * page_size < total
-    else:
-        more = len(items) >= page_size
-    # Constructed, not validated: a page of 100 jobs would be copied for nothing, while others wait for the loop.
-    return Page.model_construct(
-        items=tuple(_objects(items)),
-        page=page,
-        more=more and bool(items),
-        total=total if isinstance(total, int) else None,
-    )
-
-
-def read_items(body: Any) -> tuple[dict[str, Any], ...]:
-    """Read a list that has no pages."""
-    return read_page(body, page=1, page_size=100).items

@@ -18,16 +18,14 @@ from ugen_provider.core.api.models import (
     Keyframe,
     Model,
     MusicTrack,
-    Page,
     Segment,
     Suggestion,
     Template,
     Transaction,
     UploadedImage,
     WebhookSettings,
-    read_items,
-    read_page,
 )
+from ugen_provider.core.api.pages import Page, read_items, read_page
 
 PAGE_SIZE = 100
 """The largest page that the service gives."""

@@ -16,26 +16,22 @@ from ugen_provider.core.api import operations
 from ugen_provider.core.api.config import Spending
 from ugen_provider.core.api.effects import Flow, Now, Perform
 from ugen_provider.core.api.errors import (
-    ConflictError,
-    InsufficientCreditsError,
     JobCancelledError,
     JobFailedError,
     PurchaseError,
-    UGenError,
 )
 from ugen_provider.core.api.flows import Caller
 from ugen_provider.core.api.models import Job, JobState, Keyframe
 from ugen_provider.core.api.polling import Seen
-from ugen_provider.core.api.retries import ambiguous
 from ugen_provider.core.jobs.cancelling import Cancelled, cancel
-from ugen_provider.core.jobs.intent import Intent, IntentStore, OurAction
+from ugen_provider.core.jobs.intent import Intent, IntentStore, OurAction, PendingRetry
+from ugen_provider.core.jobs.repeating import count_reserves, send_looked_after
 
 ANCHOR = 0
 """Index of the keyframe that `init` makes and that every later one follows."""
 
 GATE_STAGE = "init"
 _MOST_BYTES = 64 << 20
-_SENDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,22 +229,11 @@ def pass_gate(
         if intent is not None and intent.job_id == job_id and intent.action is not None:
             freed = replace(intent, action=None)
             yield Perform("intent.write", lambda: store.write(freed))
-    onward = operations.retry_job(job_id, restart_from_stage="generation") if ended_at_the_gate else None
+    restart = operations.retry_job(job_id, restart_from_stage="generation")
+    onward = restart if ended_at_the_gate else operations.resume_job(job_id)
+    reserves = (yield from count_reserves(caller, job_id)) if ended_at_the_gate else None
     seen = Seen.of(job)
-    for attempt in range(1, _SENDS + 1):
-        try:
-            yield from caller.call(onward or operations.resume_job(job_id))
-            break
-        except InsufficientCreditsError:
-            raise
-        except UGenError as error:
-            if not (ambiguous(error) or isinstance(error, ConflictError)):
-                raise
-            job = yield from caller.call(operations.get_job(job_id))
-            if not seen.is_still(job):
-                break
-            if attempt == _SENDS or isinstance(error, ConflictError):
-                raise
+    yield from send_looked_after(caller, onward, job_id, pending=PendingRetry(seen, reserves))
     job = yield from caller.call(operations.get_job(job_id))
     return Passed(job, "retried" if ended_at_the_gate else "resumed", seen if seen.is_still(job) else None)
 

@@ -18,7 +18,8 @@ from typing import Any, Protocol, TypeVar
 from ugen_provider.core.api import operations
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.api.flows import Operation
-from ugen_provider.core.api.models import Job, JobState, Page, state_of
+from ugen_provider.core.api.models import Job, JobState, state_of
+from ugen_provider.core.api.pages import Page
 
 T = TypeVar("T")
 

@@ -98,11 +98,11 @@ def retry_once(
     pending = intent.pending_retry
     if pending is None:
         return Acted(job, "already")
-    taken = not fresh and (yield from _was_taken(caller, job_id, pending=pending))
+    taken = not fresh and (yield from was_taken(caller, job_id, pending=pending))
     if not taken:
         _refuse_unless(spending, scope, job_id)
         onward = operations.retry_job(job_id, restart_from_stage=restart_from_stage)
-        yield from _send(caller, onward, job_id, pending=pending)
+        yield from send_looked_after(caller, onward, job_id, pending=pending)
     yield from _write(store, replace(intent, stage_retries=1, pending_retry=None))
     job = yield from caller.call(operations.get_job(job_id))
     return Acted(job, "already" if taken else "done", pending.seen if pending.seen.is_still(job) else None)
@@ -126,7 +126,7 @@ def resume_once(caller: Caller, job_id: str, *, scope: str = "", spending: Spend
         return Acted(job, "already")
     _refuse_unless(spending, scope, job_id)
     pending = PendingRetry(Seen.of(job), None)
-    yield from _send(caller, operations.resume_job(job_id), job_id, pending=pending)
+    yield from send_looked_after(caller, operations.resume_job(job_id), job_id, pending=pending)
     job = yield from caller.call(operations.get_job(job_id))
     return Acted(job, "done", pending.seen if pending.seen.is_still(job) else None)
 
@@ -146,14 +146,27 @@ def count_reserves(caller: Caller, job_id: str) -> Flow[int | None]:
         number += 1
 
 
-def _send(caller: Caller, operation: Operation[Job | None], job_id: str, *, pending: PendingRetry) -> Flow[None]:
+def send_looked_after(
+    caller: Caller, operation: Operation[Job | None], job_id: str, *, pending: PendingRetry
+) -> Flow[None]:
+    """Send what carries no key; after an answer that was lost, look whether it was taken before sending it again.
+
+    Args:
+        caller: Calls the service.
+        operation: The retry, resume or pause.
+        job_id: The job.
+        pending: How the job looked before.
+
+    Raises:
+        UGenError: The service refused, or it could not be sent.
+    """
     for attempt in range(1, _SENDS + 1):
         try:
             yield from caller.call(operation)
         except UGenError as error:
             if not (ambiguous(error) or isinstance(error, ConflictError)):
                 raise
-            if (yield from _was_taken(caller, job_id, pending=pending)):
+            if (yield from was_taken(caller, job_id, pending=pending)):
                 return
             if attempt == _SENDS or isinstance(error, ConflictError):
                 raise
@@ -161,7 +174,8 @@ def _send(caller: Caller, operation: Operation[Job | None], job_id: str, *, pend
             return
 
 
-def _was_taken(caller: Caller, job_id: str, *, pending: PendingRetry) -> Flow[bool]:
+def was_taken(caller: Caller, job_id: str, *, pending: PendingRetry) -> Flow[bool]:
+    """Whether an action was taken: the job looks otherwise than before it, or credits were reserved once more."""
     job: Job = yield from caller.call(operations.get_job(job_id))
     if not pending.seen.is_still(job):
         return True

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists, as the service gives them: in an envelope that counts, or as a bare array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from ugen_provider.core.api.tolerant import objects
+
+
+class Page(BaseModel):
+    """One page of a list: items as JSON, and whether another may follow."""
+
+    items: tuple[dict[str, Any], ...]
+    page: int
+    more: bool
+    total: int | None = None
+
+
+def read_page(body: Any, *, page: int, page_size: int) -> Page:
+    """Read a list as an envelope or as a bare array.
+
+    Whether another page follows is told by `total_pages` or `total` where there, else by a full page.
+    """
+    if isinstance(body, list):
+        return Page.model_construct(items=tuple(objects(body)), page=page, more=len(body) >= page_size, total=None)
+    if not isinstance(body, Mapping):
+        raise TypeError("a list was expected, as an array or as {'items': [...]}")
+    items = next(
+        (body[name] for name in ("items", "data", "results", "jobs") if isinstance(body.get(name), list)),
+        None,
+    )
+    if items is None:
+        raise TypeError("a list was expected, as an array or as {'items': [...]}")
+    total_pages, total = body.get("total_pages"), body.get("total")
+    if isinstance(total_pages, int):
+        more = page < total_pages
+    elif isinstance(total, int):
+        more = page * page_size < total
+    else:
+        more = len(items) >= page_size
+    # Constructed, not validated: a page of 100 jobs would be copied for nothing, while others wait for the loop.
+    return Page.model_construct(
+        items=tuple(objects(items)),
+        page=page,
+        more=more and bool(items),
+        total=total if isinstance(total, int) else None,
+    )
+
+
+def read_items(body: Any) -> tuple[dict[str, Any], ...]:
+    """Read a list that has no pages."""
+    return read_page(body, page=1, page_size=100).items

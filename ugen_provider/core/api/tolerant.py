@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Field types that never refuse: what cannot be read is None, so that one odd field hides no paid result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+if TYPE_CHECKING:
+    from pendulum import DateTime
+
+
+def lenient(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+def _timestamp(value: Any) -> Any:
+    import pendulum
+
+    try:
+        if isinstance(value, bool) or value is None:
+            return None
+        if isinstance(value, int | float):
+            return pendulum.from_timestamp(value / 1000 if abs(value) > 1e11 else value)
+        if isinstance(value, str):
+            parsed = pendulum.parse(value, tz="UTC")
+            return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return value if isinstance(value, pendulum.DateTime) else None
+
+
+def text_of(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def objects(value: Any) -> Any:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else ()
+
+
+Text = Annotated[str | None, WrapValidator(lenient)]
+Whole = Annotated[int | None, WrapValidator(lenient)]
+Number = Annotated[float | None, WrapValidator(lenient)]
+Flag = Annotated[bool | None, WrapValidator(lenient)]
+Anything = Annotated[dict[str, Any] | None, WrapValidator(lenient)]
+Id = Annotated[str, BeforeValidator(text_of)]
+if TYPE_CHECKING:
+    Timestamp = DateTime | None
+else:
+    Timestamp = Annotated[Any, BeforeValidator(_timestamp)]

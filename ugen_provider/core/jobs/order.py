@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is ordered, and what it became: the values that every door passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ugen_provider.core.api.models import Job
+from ugen_provider.core.api.polling import Seen
+from ugen_provider.core.jobs.buying import BuyingPolicy
+from ugen_provider.core.jobs.fingerprint import CURRENT_SCHEME, fingerprint
+from ugen_provider.core.jobs.intent import Intent
+from ugen_provider.core.jobs.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be bought once.
+
+    Args:
+        scope: The order's identity.
+        body: The request, without `idempotency_key`.
+        policy: The user's choices.
+        image_identity: For a picture uploaded for this request, the digest of its content.
+        scheme: Number of the fingerprint scheme; the ledger pins it.
+        holder: Who works on it, for the intent.
+    """
+
+    scope: Scope
+    body: Mapping[str, Any] = field(repr=False)
+    policy: BuyingPolicy = field(default_factory=BuyingPolicy)
+    image_identity: str | None = None
+    scheme: int = CURRENT_SCHEME
+    holder: str = ""
+
+    def fingerprint(self, *, scheme: int | None = None) -> str:
+        """The digest of the request as it is now."""
+        return fingerprint(self.body, scheme=scheme or self.scheme, image_identity=self.image_identity)
+
+    @property
+    def intent_scope(self) -> str:
+        """Under what the intent is kept: the scope, and for products the fingerprint too."""
+        return f"{self.scope}{self.fingerprint()}" if self.scope.by_content else str(self.scope)
+
+
+class How(Enum):
+    """How a job came to be ours."""
+
+    SUBMITTED = "submitted"
+    ATTACHED = "attached"
+    TAKEN = "taken"
+    RESUMED = "resumed"
+    STAGE_RETRIED = "stage_retried"
+    AT_THE_GATE = "at_the_gate"
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A job that is ours, as it was last seen.
+
+    Attributes:
+        job: The job; it may have ended.
+        intent: What is written down about it.
+        how: How it came to be ours.
+        request_changed: Whether the request is another one now than what the job was made from.
+        notes: What a person should be told.
+        stale: A state that does not count while waiting, after a retry or a resume.
+    """
+
+    job: Job
+    intent: Intent
+    how: How
+    request_changed: bool = False
+    notes: tuple[str, ...] = ()
+    stale: Seen | None = None

@@ -73,7 +73,7 @@ class Work:
         gates: How many gates may be opened, in the phase `anchor`; called in a thread. None sets no limit.
         options: The user's choices.
         wait: Whether to wait for jobs; else what has not ended is left for a later run.
-        regenerate: A value by which another generation is asked for.
+        regenerate: The value by which another generation of a partition is asked for.
         destination: Where results are stored; None leaves them with the service.
         allow_private: Whether links may lead to private addresses.
         poll_interval: Seconds between looks at a job.
@@ -92,7 +92,7 @@ class Work:
     approval_of: Callable[[str], Approval | None] = lambda _partition: None
     gates: Callable[[], int | None] = lambda: None
     options: UGenOptions
-    regenerate: str | None = None
+    regenerate: Callable[[str], str | None] = lambda _partition: None
     destination: str | None = None
     allow_private: bool = False
     poll_interval: float = 10.0
@@ -249,7 +249,7 @@ class Engine:
         order = Order(
             scope=partition.scope,
             body=self._body(request),
-            policy=work.options.policy(spending=work.config.spending, regenerate=work.regenerate),
+            policy=work.options.policy(spending=work.config.spending, regenerate=work.regenerate(partition.name)),
             holder=work.log.holder,
         )
         self._opening(partition)

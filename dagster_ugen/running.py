@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,9 +15,10 @@ from dagster_ugen.engine import Engine, Interruption, Phase, Work
 from dagster_ugen.gate import approval_of
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.metadata import describe, version_of
-from dagster_ugen.outputs import Output
-from dagster_ugen.results import Delivered, Failed
+from dagster_ugen.outputs import MADE_TOGETHER, Output
+from dagster_ugen.results import Delivered, Failed, Result, is_retryable
 from dagster_ugen.shell import Shell
+from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.scope import Scope, partition_scope
 
@@ -36,7 +37,7 @@ def run_partitions(
     outputs: Sequence[Output],
     regenerate: str | None,
 ) -> list[Failed]:
-    """Work on all partitions of a run.
+    """Work on all partitions of an asset's run, and record what is selected.
 
     Returns:
         The partitions that failed; the others are recorded.
@@ -45,30 +46,83 @@ def run_partitions(
         Failure: Nothing could be begun.
         BaseException: The interrupt, after the jobs were dealt with.
     """
-    config = ugen.client_config()
-    recorder = _Recorder(videos, context, outputs)
-    log = IntentLog(context.instance, asset_key=videos.order_key, holder=context.run.run_id)
     asked = regenerate or context.run.tags.get(REGENERATE_TAG)
-    work = Work(
-        config=config,
-        read_config=ugen.client_config,
-        scope_of=functools.partial(scope_of, videos.order_key, config.namespace),
+    selected = [output for output in outputs if videos.key_of(output) in context.selected_asset_keys]
+    results = _run(
+        videos,
+        context.op_execution_context,
+        ugen,
         partitions=partitions_of(context),
-        requests=videos.requests,
-        options=videos.options,
-        regenerate=None if phase == "rest" else asked,
+        outputs=selected,
         phase=phase,
-        approval_of=functools.partial(approval_of, context.instance, videos),
-        gates=functools.partial(gates_left, context.instance, videos, log),
-        destination=videos.destination,
-        allow_private=ugen.is_local,
-        poll_interval=ugen.poll_interval,
-        log=log,
-        record=recorder.record,
-        interruption=functools.partial(who_interrupted, context.instance, context.run.run_id),
+        regenerate=lambda _partition: None if phase == "rest" else asked,
     )
-    results = Shell(Engine(work), grace=videos.options.interrupt_grace).run()
     return [result for result in results if isinstance(result, Failed)]
+
+
+def run_list(
+    videos: UGenVideos,
+    context: dg.OpExecutionContext,
+    ugen: UGenResource,
+    *,
+    partitions: Sequence[str],
+    wait: bool,
+    regenerate: Mapping[str, str],
+) -> list[Result]:
+    """Work on any list of partitions, and record all outputs of those that are done.
+
+    Raises:
+        Failure: Nothing could be begun.
+        BaseException: The interrupt, after the jobs were dealt with.
+    """
+    return _run(
+        videos,
+        context,
+        ugen,
+        partitions=partitions,
+        outputs=MADE_TOGETHER,
+        phase="whole",
+        wait=wait,
+        regenerate=regenerate.get,
+    )
+
+
+def _run(
+    videos: UGenVideos,
+    context: dg.OpExecutionContext,
+    ugen: UGenResource,
+    *,
+    partitions: Sequence[str],
+    outputs: Sequence[Output],
+    phase: Phase,
+    regenerate: Callable[[str], str | None],
+    wait: bool = True,
+) -> list[Result]:
+    try:
+        config = ugen.client_config()
+        log = IntentLog(context.instance, asset_key=videos.order_key, holder=context.run.run_id)
+        work = Work(
+            config=config,
+            read_config=ugen.client_config,
+            scope_of=functools.partial(scope_of, videos.order_key, config.namespace),
+            partitions=partitions,
+            requests=videos.requests,
+            options=videos.options,
+            wait=wait,
+            regenerate=regenerate,
+            phase=phase,
+            approval_of=functools.partial(approval_of, context.instance, videos),
+            gates=functools.partial(gates_left, context.instance, videos, log),
+            destination=videos.destination,
+            allow_private=ugen.is_local,
+            poll_interval=ugen.poll_interval,
+            log=log,
+            record=Recorder(videos, context, outputs).record,
+            interruption=functools.partial(who_interrupted, context.instance, context.run.run_id),
+        )
+        return Shell(Engine(work), grace=videos.options.interrupt_grace).run()
+    except UGenError as error:
+        raise dg.Failure(str(error), allow_retries=is_retryable(error)) from error
 
 
 def scope_of(order_key: dg.AssetKey, namespace: str, partition: str) -> Scope:
@@ -97,28 +151,26 @@ def stands_at_gate(intent: Intent) -> bool:
     return intent.action is not None and (intent.action.kind, intent.action.reason) == ("pause", "gate")
 
 
-class _Recorder:
+class Recorder:
     """Records each partition's outputs when it is done, with the versions that Dagster compares."""
 
-    def __init__(self, videos: UGenVideos, context: dg.AssetExecutionContext, outputs: Sequence[Output]) -> None:
+    def __init__(self, videos: UGenVideos, context: dg.OpExecutionContext, outputs: Sequence[Output]) -> None:
         self._videos = videos
         self._outputs = outputs
         self._context = context
         self._code_version = videos.props.code_version or context.run.run_id
 
     def record(self, delivered: Delivered) -> None:
-        selected = self._context.selected_asset_keys
+        """Record the outputs of a partition. It blocks, a few milliseconds for each."""
         for output in self._outputs:
-            key = self._videos.key_of(output)
-            if key in selected:
-                self._context.log_event(
-                    dg.AssetMaterialization(
-                        asset_key=key,
-                        partition=delivered.partition or None,
-                        metadata=describe(output, delivered),
-                        tags=self._versions(output, delivered),
-                    )
+            self._context.log_event(
+                dg.AssetMaterialization(
+                    asset_key=self._videos.key_of(output),
+                    partition=delivered.partition or None,
+                    metadata=describe(output, delivered),
+                    tags=self._versions(output, delivered),
                 )
+            )
 
     def _versions(self, output: Output, delivered: Delivered) -> dict[str, str]:
         """The tags by which Dagster tells what is out of date. A log event carries none by itself."""

@@ -296,6 +296,29 @@ def job_keyframes(b):
     return len(b.done().get("keyframes", ()))
 
 
+def nulls(b):
+    return "error_message" in b.create().json(), "qai_score" in b.job()["segments"][0]
+
+
+def scores(b):
+    b.done()
+    score = b.api.get(f"/jobs/{b.id}/keyframes").json()[0].get("qai_score")
+    return score and score > 1
+
+
+def suggest_form(b):
+    body = {"product_name": "A", "product_image_url": "https://e.com/a.png"}
+    return "cta_text" in b.api.post("/jobs/suggest-fields", json=body).json()
+
+
+def webhook_url_shown(b):
+    return "webhook_url" in b.api.put("/tenants/me/webhook", json={"webhook_url": "https://e.com/"}).json()
+
+
+def template_limit(b):
+    return [b.api.post("/templates", json={"name": "T", "config": {}}).status_code for _ in range(21)][-2:]
+
+
 def output_urls(b):
     url = b.done()["final_video_url"]
     assert httpx.get(f"{b.world.base_url}{httpx.URL(url).raw_path.decode()}").status_code == 200
@@ -422,6 +445,11 @@ EXPECTED = {
     },
     keyframe_done: {"approved": {"approved"}, "completed": {"completed"}},
     job_keyframes: {"no": 0, "yes": 3},
+    nulls: {"shown": (True, True), "omitted": (False, False)},
+    scores: {"unit": False, "percent": True, "hidden": None},
+    suggest_form: {"top": True, "nested": False},
+    webhook_url_shown: {"yes": True, "no": False},
+    template_limit: {"409": [201, 409], "400": [201, 400]},
     output_urls: {"lasting": (200, 200), "expiring": (403, 200)},
     url_lifetime: {3600.0: 200, 60.0: 403},
     transaction_balance: {"available": False, "balance": True},

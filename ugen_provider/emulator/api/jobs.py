@@ -46,15 +46,13 @@ def suggest_fields(call: Call) -> Reply:
     points = [f"{name} feels good in the hand", f"{name} saves time every day", "Loved by the people who have it"]
     verb = "holding" if mode == "holdable" else "standing beside"
     script = f"I have been {verb} {name} all week. {points[1]}. Try it yourself."
-    return json_reply(
-        200,
-        {
-            "key_selling_points": points,
-            "cta_text": f"Get {name} today",
-            "environment_description": "A bright kitchen in the morning, soft daylight from the left",
-            "custom_script": " ".join([script] * (body.segment_count or 1)),
-        },
-    )
+    fields = {
+        "key_selling_points": points,
+        "cta_text": f"Get {name} today",
+        "environment_description": "A bright kitchen in the morning, soft daylight from the left",
+        "custom_script": " ".join([script] * (body.segment_count or 1)),
+    }
+    return json_reply(200, {"suggestions": fields} if call.readings.suggest_form == "nested" else fields)
 
 
 def get(call: Call) -> Reply:

@@ -8,8 +8,8 @@ from ugen_provider.emulator.api.call import Call, whole_number
 from ugen_provider.emulator.api.http import Reply, json_reply
 from ugen_provider.emulator.world.catalog import ALL_MODELS, KLING_ONLY, TRACKS
 from ugen_provider.emulator.world.clock import iso
-from ugen_provider.emulator.world.library import TRY_SECONDS, Template, Track, Upload
-from ugen_provider.emulator.world.refusals import Invalid, not_found
+from ugen_provider.emulator.world.library import TEMPLATES_MOST, TRY_SECONDS, Template, Track, Upload
+from ugen_provider.emulator.world.refusals import Invalid, Refusal, not_found
 
 
 def check_music(call: Call, music_id: str | None) -> None:
@@ -79,6 +79,9 @@ def templates(call: Call) -> Reply:
 def add_template(call: Call) -> Reply:
     """`POST /templates`."""
     body = call.body(bodies.Template)
+    if len(call.world.library.templates_of(call.tenant.name)) >= TEMPLATES_MOST:
+        status = int(call.readings.template_limit)
+        raise Refusal(status, "TEMPLATE_LIMIT", f"An account has at most {TEMPLATES_MOST} templates")
     made = call.world.library.add_template(
         call.tenant.name,
         name=body.name,

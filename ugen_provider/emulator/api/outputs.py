@@ -9,8 +9,7 @@ from ugen_provider.emulator.media.draw import Recipe, render
 from ugen_provider.emulator.world.catalog import MEDIA_TYPES
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.refusals import Refusal, not_found
-from ugen_provider.emulator.world.stages import COMPLETE, GENERATION, INIT
-from ugen_provider.emulator.world.timeline import COMPLETED
+from ugen_provider.emulator.world.stages import GENERATION, INIT
 from ugen_provider.emulator.world.world import World
 
 _NAME = re.compile(r"(final|thumbnail)-(\d{1,4})\.(?:mp4|png)|(keyframe|segment)-(\d{1,2})-(\d{1,4})-(\d)\.(?:mp4|png)")
@@ -70,10 +69,7 @@ def _recipe(world: World, job: Job, name: str, now: float) -> Recipe | None:
     short = f"job {job.id[:8]}"
     if found[1]:
         run = int(found[2])
-        if not any(
-            phase.status == COMPLETED and phase.stage == COMPLETE and phase.run == run and phase.start <= now
-            for phase in job.timeline
-        ):
+        if not any(job.finished(phase) and phase.run == run and phase.start <= now for phase in job.timeline):
             return None
         seconds = spec.segments * spec.segment_duration if found[1] == "final" else 0
         lines = (f"{found[1]} - {spec.model}", short)

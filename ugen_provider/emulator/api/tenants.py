@@ -34,7 +34,8 @@ def me(call: Call) -> Reply:
 
 def _configured(call: Call) -> Reply:
     hook = call.world.outbox.hooks.get(call.tenant.name)
-    return json_reply(200, {"webhook_configured": hook is not None, "webhook_url": hook[0] if hook else None})
+    shown = {"webhook_url": hook[0] if hook else None} if call.readings.webhook_url_shown == "yes" else {}
+    return json_reply(200, {"webhook_configured": hook is not None, **shown})
 
 
 def webhook(call: Call) -> Reply:

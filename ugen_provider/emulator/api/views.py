@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from ugen_provider.emulator.world.clock import iso
 from ugen_provider.emulator.world.job import Job, View
 from ugen_provider.emulator.world.pipeline import Attempt, best
-from ugen_provider.emulator.world.stages import COMPLETE, GENERATION, INIT, STAGES, progress
+from ugen_provider.emulator.world.stages import GENERATION, INIT, STAGES, progress
 from ugen_provider.emulator.world.timeline import (
     COMPLETED,
     ENDED,
@@ -92,10 +92,10 @@ def job_fields(world: World, job: Job, now: float, *, full: bool) -> dict[str, A
         fields |= {"progress_percent": percent, "segments": segments}
         if readings.job_keyframes == "yes":
             fields["keyframes"] = keyframe_items(world, job, now)
-    finished = phase.status == COMPLETED and phase.stage == COMPLETE
+    finished = job.finished(phase)
     ended = phase.status in ENDED
     form = readings.timestamps
-    return {
+    fields = {
         **fields,
         "final_video_url": world.output_url(job.id, f"final-{phase.run}.mp4", now) if finished else None,
         "thumbnail_url": world.output_url(job.id, f"thumbnail-{phase.run}.png", now) if finished else None,
@@ -108,6 +108,7 @@ def job_fields(world: World, job: Job, now: float, *, full: bool) -> dict[str, A
         "idempotency_key": job.key,
         **job.params,
     }
+    return _without_nulls(world, fields)
 
 
 def _error(world: World, job: Job, now: float) -> str | None:
@@ -159,13 +160,25 @@ def _item(glance: _Glance, kind: str, index: int) -> dict[str, Any]:
         "index": index,
         "status": status,
         "image_url" if picture else "video_url": None if kept is None else world.output_url(job.id, name, now),
-        "qai_score": None if kept is None else over[kept].score,
+        "qai_score": None if kept is None else _score(world, over[kept].score),
         "attempts": len(over),
         "fail_category": None if kept is None else over[kept].category,
     }
     if not picture:
         item["duration"] = job.spec.segment_duration
-    return item
+    if world.readings.scores == "hidden":
+        del item["qai_score"]
+    return _without_nulls(world, item)
+
+
+def _score(world: World, score: float | None) -> float | None:
+    return round(score * 100, 1) if score is not None and world.readings.scores == "percent" else score
+
+
+def _without_nulls(world: World, fields: dict[str, Any]) -> dict[str, Any]:
+    if world.readings.nulls == "shown":
+        return fields
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _item_id(job: Job, kind: str, index: int, run: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from ugen_provider.emulator.world.outcomes import Outcome
 from ugen_provider.emulator.world.pipeline import Plan
 from ugen_provider.emulator.world.spec import JobSpec
-from ugen_provider.emulator.world.timeline import ENDED, Phase, Timeline, at
+from ugen_provider.emulator.world.stages import COMPLETE
+from ugen_provider.emulator.world.timeline import COMPLETED, ENDED, Phase, Timeline, at
 
 
 class View(NamedTuple):
@@ -54,6 +55,10 @@ class Job:
     def phase(self, now: float) -> Phase:
         """Return where the job is at a time."""
         return self.timeline[max(0, at(self.timeline, now))]
+
+    def finished(self, phase: Phase) -> bool:
+        """Return whether a phase comes with a final video: it went to the end, and no outcome took the video away."""
+        return phase.status == COMPLETED and phase.stage == COMPLETE and not self.outcomes[phase.run].no_video
 
     def next_change(self) -> Phase | None:
         """Return the next phase of another status than the one that is booked; `None` when nothing more happens."""

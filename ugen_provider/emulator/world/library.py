@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ugen_provider.emulator.world.catalog import MEGABYTE, TRACKS, UPLOADS, kind_of
-from ugen_provider.emulator.world.refusals import Refusal, conflict, not_found
+from ugen_provider.emulator.world.refusals import Refusal, not_found
 from ugen_provider.emulator.world.store import Store
 
 TEMPLATES_MOST = 20
@@ -136,13 +136,7 @@ class Library:
     def add_template(
         self, tenant: str, *, name: str, description: str | None, config: dict[str, Any], is_default: bool, at: float
     ) -> Template:
-        """Save a template.
-
-        Raises:
-            Refusal: 409 if there are 20 already.
-        """
-        if len(self.templates_of(tenant)) >= TEMPLATES_MOST:
-            raise conflict(f"An account has at most {TEMPLATES_MOST} templates")
+        """Save a template."""
         kept = {field: value for field, value in config.items() if value is not None}
         made = Template(self._new_id(), tenant, name, description, kept, is_default, 0, at, at)
         self.templates[made.id] = made

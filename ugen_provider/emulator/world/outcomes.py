@@ -35,6 +35,7 @@ class Outcome:
         category: Fail category of those attempts, such as `PHONE_DETECTED`.
         index: Keyframe and segment that `score` and `category` are for; `None` for all.
         slow: Factor on every duration.
+        no_video: The job completes, and there is no final video.
         times: How many runs (creates and retries) it still applies to; `None` for every one.
     """
 
@@ -46,6 +47,7 @@ class Outcome:
     category: str | None = None
     index: int | None = None
     slow: float = 1.0
+    no_video: bool = False
     times: int | None = 1
 
     @property
@@ -77,6 +79,8 @@ def parse(data: Mapping[str, Any]) -> Outcome:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise ValueError(f"{name} is a number from {least} to {most:g}, not {value!r}")
+    if not isinstance(rule.no_video, bool):
+        raise ValueError("no_video is true or false")  # noqa: TRY004 - the caller tells what is wrong with JSON
     if wrong := [name for name in _TEXTS if not isinstance(getattr(rule, name), str | None)]:
         raise ValueError(f"{', '.join(wrong)} must be text")
     return rule

@@ -52,6 +52,11 @@ class Readings:
         timestamps: Form of timestamps.
         keyframe_done: Status of a keyframe that passed.
         job_keyframes: Whether a job carries its keyframes too.
+        nulls: Whether fields without a value are null or missing.
+        scores: Quality scores from 0 to 1, in percent, or not shown.
+        suggest_form: Whether suggested fields stand at the top level or in an object.
+        webhook_url_shown: Whether reading the webhook shows its URL.
+        template_limit: What the 21st template answers.
         output_urls: Whether output URLs last, or are signed for `url_lifetime` seconds.
         url_lifetime: Lifetime in seconds of an expiring URL.
         transaction_balance: What the balances in a transaction row count.
@@ -102,6 +107,11 @@ class Readings:
     timestamps: Literal["micros", "seconds", "offset"] = "micros"
     keyframe_done: Literal["approved", "completed"] = "approved"
     job_keyframes: Literal["no", "yes"] = "no"
+    nulls: Literal["shown", "omitted"] = "shown"
+    scores: Literal["unit", "percent", "hidden"] = "unit"
+    suggest_form: Literal["top", "nested"] = "top"
+    webhook_url_shown: Literal["yes", "no"] = "yes"
+    template_limit: Literal["409", "400"] = "409"
     output_urls: Literal["lasting", "expiring"] = "lasting"
     url_lifetime: float = 3600.0
     transaction_balance: Literal["available", "balance"] = "available"

@@ -128,7 +128,7 @@ def stage_span(timeline: Timeline, now: float, stage: int) -> tuple[Phase, float
     end = now
     for place in range(at(timeline, now), -1, -1):
         phase = timeline[place]
-        if phase.stage < stage:
+        if phase.stage < stage or (phase.stage == stage and phase.status in (PENDING, REVIEW)):
             return None
         if phase.stage == stage and phase.status == PROCESSING:
             return phase, end - phase.start + SLACK

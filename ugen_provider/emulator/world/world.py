@@ -17,7 +17,6 @@ from ugen_provider.emulator.world.journal import Journal
 from ugen_provider.emulator.world.library import Library
 from ugen_provider.emulator.world.outbox import Outbox
 from ugen_provider.emulator.world.readings import Readings
-from ugen_provider.emulator.world.stages import COMPLETE
 from ugen_provider.emulator.world.store import FORMAT, Store
 from ugen_provider.emulator.world.timeline import COMPLETED, Phase
 
@@ -74,7 +73,7 @@ class World:
     def _job_ended(self, job: Job, phase: Phase) -> None:
         """Announce the end of a job."""
         done = phase.status == COMPLETED
-        finished = done and phase.stage == COMPLETE
+        finished = job.finished(phase)
         failure = self.desk.plan(job, phase.run).failure
         event = {
             "event": f"job.{phase.status}",

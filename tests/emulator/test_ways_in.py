@@ -248,3 +248,64 @@ def test_reset_begins_anew_with_another_seed_and_readings(api, ugen_emulator):
     assert other["id"] != first["job_id"]
     httpx.post(reset, json={"seed": 7}).raise_for_status()
     assert httpx.post(reset, json={"readings": {"nonsense": 1}}).status_code == 422
+
+
+def test_one_emulator_a_file(start, tmp_path):
+    from click.testing import CliRunner
+
+    from ugen_provider.emulator.cli import emulator_command
+
+    start("--db", tmp_path / "u.db")
+    second = CliRunner().invoke(emulator_command, ["--db", str(tmp_path / "u.db")])
+    assert (second.exit_code, "in use by another emulator" in second.output) == (1, True)
+    (tmp_path / "text").write_text("no database " * 100)
+    third = CliRunner().invoke(emulator_command, [], env={"UGEN_EMULATOR_DB": str(tmp_path / "text")})
+    assert (third.exit_code, "is no database" in third.output) == (1, True)
+
+
+def test_users_get_the_fixtures_from_the_package(tmp_path):
+    (tmp_path / "test_mine.py").write_text(
+        """
+from ugen_provider import UGenClient
+from ugen_provider.emulator.settings import Settings
+import pytest
+
+@pytest.fixture(scope="session")
+def ugen_emulator_settings():
+    return Settings(speed=0, seed=3, admin=True)
+
+def test_one(ugen_client, ugen_clock, ugen_faults, ugen_emulator):
+    assert ugen_emulator.emulator.settings.seed == 3
+    before = ugen_client.credits.balance().available_credits
+    rule = ugen_faults.add("status", status=503, path="/api/v1/credits/*")
+    assert ugen_client.credits.balance().available_credits == before
+    assert rule.hits == 1
+
+def test_two(ugen_emulator, ugen_faults):
+    assert not ugen_emulator.emulator.faults.rules
+    assert not ugen_emulator.emulator.journal.find_requests()
+"""
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "2 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_loading_the_plugin_costs_next_to_nothing():
+    code = "import sys, ugen_provider.emulator.pytest_plugin; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert not loaded & {"starlette", "uvicorn", "av", "PIL", "httpx", "pydantic"}
+
+
+def test_the_benchmark_runs():
+    script = ROOT / "benchmarks" / "bench_emulator.py"
+    run = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "ratio to bare" in run.stdout

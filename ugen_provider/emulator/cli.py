@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command("emulator")
+@click.command("emulator", context_settings={"auto_envvar_prefix": "UGEN_EMULATOR"})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
 @click.option("--seed", default=7, show_default=True, help="Same seed, same ids, scores and durations.")
@@ -19,6 +19,13 @@ import click
     type=click.FloatRange(min=0),
     help="Emulated seconds a real second; 1 is real time, 0 a clock moved by hand.",
 )
+@click.option(
+    "--tick",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that each API request moves the clock; with --speed 0, pollers make the time.",
+)
 @click.option("--db", default=":memory:", show_default=True, help="SQLite file that survives a restart.")
 @click.option("--admin/--no-admin", default=False, show_default=True, help="Whether /_emulator answers.")
 @click.option("--admin-anywhere", is_flag=True, help="Allow --admin on an address that is not loopback.")
@@ -27,6 +34,7 @@ import click
     "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON file of fault rules."
 )
 @click.option("--public-url", help="What URLs in answers begin with, where others see the emulator elsewhere.")
+@click.option("--insecure-webhooks", is_flag=True, help="Allow plain http webhooks beyond loopback.")
 @click.option("--credits", default=10_000_000, show_default=True, type=click.IntRange(min=0), help="Opening balance.")
 @click.option("--concurrent-jobs", type=click.IntRange(min=1), help="Most active jobs at once.")
 @click.option("--daily-jobs", type=click.IntRange(min=1), help="Most jobs created in a day.")
@@ -43,12 +51,14 @@ def emulator_command(
     port: int,
     seed: int,
     speed: float,
+    tick: float,
     db: str,
     admin: bool,
     admin_anywhere: bool,
     readings: tuple[str, ...],
     faults: Path | None,
     public_url: str | None,
+    insecure_webhooks: bool,
     credits: int,  # noqa: A002 - the name of the option
     concurrent_jobs: int | None,
     daily_jobs: int | None,
@@ -56,7 +66,8 @@ def emulator_command(
 ) -> None:
     """Run a local U-Gen: the whole API, with the key ugen_sk_local and plenty of credits.
 
-    The first line of output says where it listens; clients take that address plus /api/v1 as base URL.
+    The first line of output says where it listens; clients take that address plus /api/v1 as base URL, people look at
+    it in a browser. Each option can be given in the environment too: UGEN_EMULATOR_PORT for --port.
     """
     from ugen_provider.emulator.server import LOOPBACK, EmulatorServer
     from ugen_provider.emulator.settings import Settings, TenantSettings
@@ -79,6 +90,8 @@ def emulator_command(
         settings = Settings(
             seed=seed,
             speed=speed,
+            tick=tick,
+            insecure_webhooks=insecure_webhooks,
             db=db,
             admin=admin,
             readings=Readings().with_values(from_texts(readings)),

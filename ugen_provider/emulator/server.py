@@ -99,6 +99,8 @@ class EmulatorServer:
             self.app,
             log_level="warning",
             access_log=False,
+            # Longer than any client of ours keeps an idle connection, so that none is closed under a request.
+            timeout_keep_alive=120,
             http=_Protocol,
             ws="none",
             timeout_graceful_shutdown=2,

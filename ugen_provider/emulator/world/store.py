@@ -31,20 +31,32 @@ class Store:
         path: SQLite file, or `:memory:`.
 
     Raises:
-        ValueError: The file belongs to a version whose records are of another form.
+        ValueError: The file is in use, is no database, or belongs to a version whose records are of another form.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0.5)
+        try:
+            found = self._prepare()
+        except sqlite3.DatabaseError as problem:
+            self._db.close()
+            taken = isinstance(problem, sqlite3.OperationalError)
+            why = "is in use by another emulator, or cannot be written" if taken else "is no database"
+            raise ValueError(f"{path} {why}: name another file with --db") from None
         if found not in (0, FORMAT):
             self._db.close()
             raise ValueError(f"{path} was written by another version of the emulator: name a new file with --db")
-        self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version={FORMAT}")
         self._open = False
+
+    def _prepare(self) -> int:
+        # One emulator a file: two would each sell from books that the other does not see.
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        found: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        self._db.executescript(_SCHEMA)
+        return found
 
     def put(self, kind: str, record_id: str, number: int, data: Any) -> None:
         """Write a record over what stood under its kind and id."""

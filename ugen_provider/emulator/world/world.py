@@ -205,7 +205,8 @@ class World:
             self._furnish(wanted)
 
     def close(self) -> None:
-        """Commit and close the file."""
+        """Commit and close the file, with the time at which to go on."""
         with self.lock:
+            self.store.put("clock", "clock", 0, self.now())
             self.commit()
             self.store.close()

@@ -486,3 +486,12 @@ def test_the_defaults_are_what_the_reference_assumes():
     defaults = Readings().as_dict()
     for check, values in EXPECTED.items():
         assert defaults[check.__name__] == next(iter(values))
+
+
+def test_every_switch_is_in_the_docs_with_all_its_values():
+    from pathlib import Path
+
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "emulator.md").read_text("utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name in names():
+        assert all(f"`{value}`" in rows[name] for value in choices(name) if str(value))

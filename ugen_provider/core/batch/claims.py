@@ -242,6 +242,7 @@ def fenced(
             error = None
             point = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
             if point in _ACTS:
+                probe("before.acting")
                 try:
                     if point != "create":  # its intent was written under the lease a moment ago, and its key is safe
                         yield Perform("lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed)))

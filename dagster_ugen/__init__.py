@@ -12,6 +12,8 @@ from dagster_ugen.assets import build_ugen_assets as build_ugen_assets
 from dagster_ugen.assets import ugen_assets as ugen_assets
 from dagster_ugen.batch import UGenBatchConfig as UGenBatchConfig
 from dagster_ugen.batch import build_ugen_batch_job as build_ugen_batch_job
+from dagster_ugen.checks import UGenChecks as UGenChecks
+from dagster_ugen.checks import build_ugen_asset_checks as build_ugen_asset_checks
 from dagster_ugen.feed_sensor import build_ugen_product_feed_sensor as build_ugen_product_feed_sensor
 from dagster_ugen.gate import UGenApprovalConfig as UGenApprovalConfig
 from dagster_ugen.gate import UGenGate as UGenGate

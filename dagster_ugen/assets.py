@@ -187,7 +187,7 @@ def build_ugen_assets(
     tags: Mapping[str, str] | None = None,
     deps: Sequence[Any] = (),
     code_version: str | None = None,
-    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
     backfill_policy: dg.BackfillPolicy | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
@@ -301,7 +301,7 @@ def assets_of(
         yield from videos.decide(context, ugen, config)
 
     def made(specs: Sequence[dg.AssetSpec], op_name: str, function: Callable[..., Any]) -> dg.AssetsDefinition:
-        with _no_beta_warnings():
+        with no_beta_warnings():
             return dg.multi_asset(
                 specs=specs,
                 name=op_name,
@@ -332,7 +332,7 @@ def ugen_assets(
     tags: Mapping[str, str] | None = None,
     deps: Sequence[Any] = (),
     code_version: str | None = None,
-    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
     backfill_policy: dg.BackfillPolicy | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
@@ -376,7 +376,7 @@ def ugen_assets(
     return decorate
 
 
-def partitions_of(context: dg.AssetExecutionContext) -> Sequence[str]:
+def partitions_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Sequence[str]:
     """The partitions of a run; [''] for assets without any."""
     if not context.has_partition_key and not context.has_partition_key_range:
         return [""]
@@ -407,7 +407,7 @@ def failure_of(failed: "Sequence[Failed]", *, of: int) -> dg.Failure:
 
 
 @contextmanager
-def _no_beta_warnings() -> Iterator[None]:
+def no_beta_warnings() -> Iterator[None]:
     """Backfill policies are beta in Dagster; whoever uses this package did not choose them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)

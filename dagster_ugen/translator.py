@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 
@@ -51,7 +52,7 @@ class UGenAssetProps:
     deps: Sequence[dg.AssetDep] = ()
     code_version: str | None = None
     partitions_def: dg.PartitionsDefinition | None = None
-    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None
+    automation_condition: dg.AutomationCondition[Any] | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -56,11 +56,12 @@ class Shop:
         **arguments: Any,
     ) -> dg.ExecuteInProcessResult:
         """Run the assets for some partitions in one run, as a single-run backfill does."""
+        checks = arguments.pop("asset_checks", None)
         if assets is None:
             assets = self.assets(options=options, backfill_policy=dg.BackfillPolicy.single_run(), **arguments)
         if partitions:
             self.instance.add_dynamic_partitions("ugen_products", list(partitions))
-        defs = dg.Definitions(assets=assets, resources={"ugen": resource or self.resource})
+        defs = dg.Definitions(assets=assets, asset_checks=checks, resources={"ugen": resource or self.resource})
         job = defs.resolve_implicit_global_asset_job_def()
         chosen = [dg.AssetKey(key.split("/")) for key in select] if select else None
         all_tags = dict(tags or {})

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a materialization says, what marks it as out of date, and what checks and conditions make of it."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from dagster_ugen import Output, UGenAssetProps, UGenChecks, UGenGate, UGenVideos, assets_of, build_ugen_asset_checks
+from dagster_ugen.automation import after_approval
+from dagster_ugen.checks import judge_credits, judge_file, judge_scores
+from dagster_ugen.metadata import PREVIEW_LIMIT, gallery
+from dagster_ugen.requests import as_requests
+from dagster_ugen.results import Delivered
+from tests.dagster.shop import PRODUCTS, Shop, request_of
+from ugen_provider.core.api.models import Job, Keyframe
+from ugen_provider.core.jobs.intent import Intent
+from ugen_provider.core.jobs.purchase import How, Purchase
+
+FINAL = dg.AssetKey("final_video")
+
+
+def delivered(*, keyframes: int, url: str = "https://storage.u-gen.ai/k{}.png", **job) -> Delivered:
+    made = Job.model_validate({"job_id": "j", "status": "completed", **job})
+    intent = Intent("s", 0, "k", {}, "f", 1, 0.0)
+    frames = tuple(Keyframe(index=number, image_url=url.format(number)) for number in range(keyframes))
+    return Delivered(partition="p", bought=Purchase(made, intent, How.SUBMITTED), keyframes=frames)
+
+
+@pytest.mark.parametrize("keyframes", range(1, 12))
+@pytest.mark.parametrize("length", [30, 200, 600])
+def test_a_preview_stays_below_what_the_page_shows(keyframes, length):
+    url = "https://storage.u-gen.ai/" + "x" * length + "{}.png"
+    made = gallery(Output.KEYFRAMES, delivered(keyframes=keyframes, url=url))
+    assert made is not None
+    assert len(made) < PREVIEW_LIMIT
+    assert made.count("![keyframe") + int(made.rpartition("\n")[2].partition(" more")[0] if " more" in made else 0) == (
+        keyframes
+    )
+
+
+@pytest.mark.parametrize("url", ["https://s.example/" + "x" * 1000, "javascript:alert(1)", "https://s.example/a)b|c"])
+def test_what_would_break_the_page_is_no_preview(url):
+    assert gallery(Output.KEYFRAMES, delivered(keyframes=1, url=url.replace("{", "") + "")) is None
+
+
+def test_the_poster_leads_to_the_video():
+    made = gallery(
+        Output.FINAL_VIDEO,
+        delivered(keyframes=1, final_video_url="https://s.example/v.mp4", thumbnail_url="https://s.example/t.png"),
+    )
+    assert made == "[![poster](https://s.example/t.png)](https://s.example/v.mp4)"
+
+
+def versions(shop: Shop, asset: str) -> dict[str, str]:
+    record = shop.instance.fetch_materializations(dg.AssetKey(asset), limit=1).records[0]
+    return dict(record.event_log_entry.tags)
+
+
+def test_a_remade_keyframe_marks_what_hangs_on_it(shop):
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+
+    assets = shop.assets(destination=str(shop.folder), code_version="1")
+    graph = dg.Definitions(assets=assets, resources={"ugen": shop.resource}).resolve_asset_graph()
+
+    def stale(asset: str) -> StaleStatus:
+        resolver = CachingStaleStatusResolver(shop.instance, graph, _loading(shop.instance))
+        return resolver.get_status(dg.AssetKey(asset), "lamp")
+
+    shop.run("lamp", assets=assets)
+    assert stale("final_video") is StaleStatus.FRESH
+    before = versions(shop, "keyframes")["dagster/data_version"]
+    shop.run("lamp", assets=assets)
+    assert versions(shop, "keyframes")["dagster/data_version"] == before, "the same files are the same version"
+    shop.run("lamp", assets=assets, select=["keyframes"], tags={"ugen/regenerate": "1"})
+    assert versions(shop, "keyframes")["dagster/data_version"] != before
+    assert stale("keyframes") is StaleStatus.FRESH
+    assert stale("videos") is StaleStatus.STALE
+    shop.run("lamp", assets=assets)
+    assert stale("final_video") is StaleStatus.FRESH
+    assert len(shop.created) == 2
+
+
+def _loading(instance: dg.DagsterInstance):
+    from dagster._core.loader import LoadingContextForTest
+
+    return LoadingContextForTest(instance)
+
+
+# Checks.
+
+
+def checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, select=None):
+    props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS)
+    videos = UGenVideos(requests=as_requests(request_of), props=props, destination=str(shop.folder))
+    assets = assets_of(videos, backfill_policy=dg.BackfillPolicy.single_run())
+    result = shop.run(*partitions, assets=assets, asset_checks=build_ugen_asset_checks(videos, checks=asked))
+    return {
+        (evaluation.check_name, getattr(evaluation, "partition", None)): evaluation
+        for evaluation in result.get_asset_check_evaluations()
+    }
+
+
+ALL = {"keyframe_scores", "segment_scores", "keyframe_count", "segment_count", "length_and_shape"} | {
+    "credits_within_estimate",
+    "urls_alive",
+}
+
+
+def test_checks_of_one_partition(shop):
+    found = checked(shop, "lamp", asked=UGenChecks(urls=True))
+    assert {name for name, _ in found} == ALL
+    assert {partition for _, partition in found} == {"lamp"}
+    assert all(evaluation.passed for evaluation in found.values()), found
+    assert all(evaluation.target_materialization_data for evaluation in found.values())
+
+
+def test_checks_of_many_partitions_are_each_partitions_own(shop, ugen_faults):
+    ugen_faults.job(product_name="mug", score=0.3, times=None)
+    found = checked(shop, "lamp", "mug")
+    assert found["keyframe_scores", "lamp"].passed
+    assert not found["keyframe_scores", "mug"].passed
+    assert "regenerate" in found["keyframe_scores", "mug"].description
+    assert found["keyframe_count", "mug"].passed
+
+
+@pytest.mark.parametrize(
+    ("scores", "passed"), [([0.6, 0.7], True), ([0.6, 0.5], False), ([0.6, None], False), ([], False), ([0.55], True)]
+)
+def test_scores(scores, passed):
+    assert judge_scores(scores, least=0.55).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("file", "passed"),
+    [
+        ({"duration": 16.2, "width": 540, "height": 960}, True),
+        ({"duration": 8.0, "width": 540, "height": 960}, False),
+        ({"duration": 16.0, "width": 960, "height": 540}, False),
+        ({"duration": None, "width": None, "height": None}, False),
+        (None, False),
+    ],
+)
+def test_length_and_shape(file, passed):
+    assert judge_file(file, seconds=16.0, shape=9 / 16).passed is passed
+
+
+@pytest.mark.parametrize(("consumed", "estimated", "passed"), [(80, 90, True), (91, 90, False), (None, 90, False)])
+def test_credits(consumed, estimated, passed):
+    assert judge_credits(consumed, estimated).passed is passed
+
+
+# Automation.
+
+
+def test_nothing_runs_by_itself_and_after_approval_only_what_was_approved(shop):
+    def gated(condition=None) -> UGenVideos:
+        props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS, automation_condition=condition)
+        return UGenVideos(requests=as_requests(request_of), props=props, gate=UGenGate())
+
+    def requested(videos: UGenVideos, cursor=None):
+        defs = dg.Definitions(assets=assets_of(videos, resource=shop.resource))
+        said = dg.evaluate_automation_conditions(defs=defs, instance=shop.instance, cursor=cursor)
+        wanted = {
+            (key.to_user_string(), partition)
+            for key in defs.resolve_asset_graph().materializable_asset_keys
+            for partition in said.get_requested_partitions(key)
+        }
+        return wanted, said.cursor
+
+    by_itself, automatic = gated(), gated(after_approval())
+    shop.run(
+        "lamp",
+        "mug",
+        assets=assets_of(automatic, backfill_policy=dg.BackfillPolicy.single_run()),
+        select=["anchor_keyframe"],
+    )
+    assert requested(by_itself)[0] == set()
+    wanted, cursor = requested(automatic)
+    assert wanted == set()
+    from dagster_ugen import approve_keyframe
+
+    approve_keyframe(shop.instance, automatic, partition="lamp", by="anna")
+    assert requested(by_itself)[0] == set()
+    wanted, _ = requested(automatic, cursor)
+    assert wanted == {("keyframes", "lamp"), ("videos", "lamp"), ("final_video", "lamp")}

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`UGenKeyframeApprovalOperator`: a person looks at the anchor keyframe before money goes into a video.
+
+Stands on Airflow's own human-in-the-loop, from Airflow 3.1 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.exceptions import HITLTimeoutError
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+from ugen_provider.core.api.errors import PurchaseError
+from ugen_provider.hooks.ugen import UGenHook
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenJobOperator
+from ugen_provider.operators.control import plain_job_id, raise_if_dead
+from ugen_provider.operators.errors import failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from ugen_provider.core.jobs.gate import Look
+
+LOOK = "ugen_look"
+"""The XCom that holds what was shown in this attempt, and so what a yes is about."""
+
+
+class UGenKeyframeApprovalOperator(ApprovalOperator):
+    """Show the anchor keyframe of a job that stopped at `init`, and wait for a yes or a no. Free.
+
+    The yes binds the job, the keyframe and the digest of its picture: `UGenResumeJobOperator(approval=…)` refuses a
+    look that was made again since. A no, and a time that ran out, cancel the job, which releases its credits; a task
+    instance that a person ends does too. Waiting holds neither a worker nor the triggerer. An open gate holds the
+    job's credits and perhaps one of the account's job slots, so let no more of them stand open than the account bears:
+    give the create task a pool, with deferred tasks included.
+
+    Args:
+        job_id: The job, or what the create operator returned.
+        ugen_conn_id: The connection.
+        response_timeout: After which the look counts as expired; None waits as long as it takes.
+        subject: Headline; templated.
+        fail_on_reject: Whether a no fails the task instead of skipping what comes after it.
+
+    Returns:
+        The approval, for `UGenResumeJobOperator`.
+
+    Example:
+        >>> UGenKeyframeApprovalOperator(task_id="look", job_id="{{ params.job_id }}")
+        <Task(UGenKeyframeApprovalOperator): look>
+    """
+
+    template_fields: Collection[str] = ("ugen_conn_id", "job_id", "subject")
+    operator_extra_links = UGenJobOperator.operator_extra_links
+    ui_color = "#f3e8ff"
+
+    def __init__(
+        self,
+        *,
+        job_id: Any,
+        ugen_conn_id: str = DEFAULT_CONN_ID,
+        subject: str = "Does this keyframe look right?",
+        response_timeout: timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(subject=subject, response_timeout=response_timeout, **kwargs)
+        self.job_id = job_id
+        self.ugen_conn_id = ugen_conn_id
+
+    @cached_property
+    def hook(self) -> UGenHook:
+        """The hook of the connection."""
+        return UGenHook(self.ugen_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Look at the keyframe as it is now, show it, and wait for an answer."""
+        from ugen_provider.core.jobs.gate import Approval, look_at
+
+        with failing_for_good(), self.hook.get_conn() as client:
+            job_id = plain_job_id(self.job_id)
+            job = client.jobs.get(job_id)
+            raise_if_dead(job)
+            look = client.run(look_at(client.caller, job_id))
+            self._announce(context, look)
+            if not _stands_at_its_gate(job):
+                self.log.info("job %s is beyond its gate already: there is nothing to ask", job_id)
+                return Approval.of(look, by="", at=client.clock.now()).to_dict()
+        self.body = body_of(look, product=job.product_name)
+        return super().execute(context)
+
+    def _announce(self, context: Context, look: Look) -> None:
+        from dataclasses import asdict
+
+        from ugen_provider.links.ugen import LINKS, page_of
+        from ugen_provider.triggers.killing import WATCH, Watch
+
+        ti = context["ti"]
+        watch = Watch(look.job_id, self.ugen_conn_id, scope="", attempt=ti.try_number, cancel_on_kill=True)
+        ti.xcom_push(key="job_id", value=look.job_id)
+        ti.xcom_push(key=WATCH, value=watch.to_dict())
+        ti.xcom_push(key=LOOK, value=asdict(look))
+        for link, page in zip(LINKS, ("job", "video"), strict=True):
+            ti.xcom_push(key=link.xcom_key, value=page_of(page, ti))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Act on the answer: a yes becomes an approval of what was shown, anything else cancels the job."""
+        from ugen_provider.core.jobs.gate import Approval, Look
+
+        ti = context["ti"]
+        look = Look(**ti.xcom_pull(task_ids=self.task_id, key=LOOK, map_indexes=ti.map_index))
+        try:
+            answer = super(ApprovalOperator, self).execute_complete(context, event)
+        except HITLTimeoutError:
+            self._close(look, "expired")
+            raise
+        if answer["chosen_options"][0] != self.APPROVE:
+            self._close(look, "rejected")
+            super().execute_complete(context, event)
+            return {"job_id": look.job_id, "approved": False}
+        who = answer["responded_by_user"] or {}
+        by = str(who.get("name") or who.get("id") or "")
+        return Approval.of(look, by=by, at=answer["responded_at"].timestamp()).to_dict()
+
+    def _close(self, look: Look, reason: Any) -> None:
+        from ugen_provider.core.jobs.gate import close_gate
+
+        with failing_for_good(), self.hook.get_conn() as client:
+            closed = client.run(close_gate(client.caller, look.job_id, reason=reason))
+            if not closed.confirmed and closed.job is not None and not closed.job.ended:
+                raise PurchaseError(
+                    f"job {look.job_id} was {reason}, and U-Gen does not cancel it in its state: it is an orphan that "
+                    "holds its credits; cancel it in the dashboard",
+                    scope="",
+                    reason="cancel_refused",
+                    job_id=look.job_id,
+                )
+        self.log.info("job %s was %s: it is cancelled, and its credits are released", look.job_id, reason)
+
+
+def _stands_at_its_gate(job: Any) -> bool:
+    from ugen_provider.core.api.models import JobState
+
+    ended_there = job.state is JobState.COMPLETED and job.final_video_url is None
+    return job.state is JobState.PAUSED or ended_there
+
+
+def body_of(look: Look, *, product: str | None) -> str:
+    """What the person sees: the picture, its score, and what a yes means, as Markdown."""
+    score = "no score" if look.qai_score is None else f"{look.qai_score:.2f}"
+    name = (product or look.job_id).translate(_PLAIN)
+    return (
+        f"**{name}** · quality score {score}\n\n"
+        f"![keyframe]({look.image_url})\n\n"
+        "Every later picture of the video follows this one. **Approve** lets the job go on and spends its credits; "
+        "**Reject** cancels it and releases them.\n\n"
+        f"Job `{look.job_id}`"
+    )
+
+
+_PLAIN = {ord(mark): " " for mark in "*_`[]()<>!#|\\\n"}

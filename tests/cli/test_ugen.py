@@ -55,4 +55,12 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "ugen_provider.cli.demo.command", raising=False)
     said = CliRunner().invoke(main, ["demo"])
     assert said.exit_code == 1
-    assert "`ugen demo` needs the package rich.console: pip install 'ugen-provider[all]'" in said.output
+    assert "`ugen demo` needs the package rich.console: pip install 'ugen-provider[demo]'" in said.output
+
+
+def test_a_missing_part_of_the_demo_is_named_before_anything_starts(monkeypatch, tmp_path):
+    monkeypatch.setattr("ugen_provider.cli.demo.command.NEEDED", ("click", "no_such_package"))
+    said = CliRunner().invoke(main, ["demo", "--output", str(tmp_path / "output")])
+    assert said.exit_code == 1
+    assert "the demo needs no_such_package: pip install 'ugen-provider[demo]'" in said.output
+    assert not (tmp_path / "output").exists()

@@ -28,7 +28,7 @@ SUBCOMMANDS = {
         module="ugen_provider.cli.demo.command",
         attribute="demo_command",
         summary="Make videos from a feed, in a real Airflow and a real Dagster.",
-        extra="all",
+        extra="demo",
     ),
     "emulator": Subcommand(
         module="ugen_provider.emulator.cli",

@@ -4,6 +4,7 @@
 import signal
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +19,8 @@ from ugen_provider.cli.demo.run import DemoOptions, run_demo
 from ugen_provider.cli.demo.sides import SideFailedError
 
 PLAIN_WIDTH = 160
+NEEDED = ("airflow", "av", "dagster", "dagster_webserver", "PIL", "starlette", "uvicorn")
+"""What the processes import that the demo starts; missing, each would only die with a traceback in its log."""
 EXPECTED_FAILURES = (
     AirflowApiError,
     DagsterApiError,
@@ -49,6 +52,9 @@ def demo_command(ctx: click.Context, *, output: Path, speed: float) -> None:
     Everything runs on this machine, on a local U-Gen: no account, no credits. Run it again on the same output, and
     it clears the same DAG run, runs the same partitions, and buys nothing.
     """
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    if missing:
+        raise click.ClickException(f"the demo needs {', '.join(missing)}: pip install 'ugen-provider[demo]'")
     # So that a plain `kill` leaves no process behind either.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)

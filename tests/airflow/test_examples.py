@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each example DAG runs to its end in `dag.test()`; those that need a person or a scheduler run in tests/real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+NEED_MORE = {"keyframe_gate", "on_finished_videos"}
+
+
+@pytest.fixture(scope="session")
+def ugen_emulator_settings() -> Any:
+    """Fast, and in real time: `dag.test()` waits for its triggers."""
+    from ugen_provider.emulator.settings import Settings
+
+    return Settings(speed=600, admin=True)
+
+
+@pytest.fixture
+def bag(airflow_database: None, ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    stored = {"conn_type": "ugen", "password": "ugen_sk_local", "extra": {"base_url": ugen_emulator.base_url}}
+    monkeypatch.setenv("AIRFLOW_CONN_UGEN_DEFAULT", json.dumps(stored))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(EXAMPLES))
+    monkeypatch.setenv("UGEN_FEED", str(EXAMPLES.parent / "examples" / "feed.xml"))
+    monkeypatch.setenv("UGEN_OUTPUT", str(tmp_path))
+    from airflow.dag_processing.dagbag import DagBag
+
+    found = DagBag(str(EXAMPLES))
+    assert found.import_errors == {}
+    return found
+
+
+def test_every_example_is_known(bag: Any) -> None:
+    assert {"one_job", "suggest_then_create", "feed_to_videos", "last_nights_failures", *NEED_MORE} <= set(bag.dag_ids)
+
+
+@pytest.mark.parametrize("dag_id", ["one_job", "suggest_then_create", "make_a_video_asset"])
+def test_an_example_buys_one_job(bag: Any, dag_id: str, ugen_emulator: Any) -> None:
+    run = bag.get_dag(dag_id).test()
+    assert str(run.state) == "success"
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 1
+
+
+def test_a_feed_becomes_a_video_per_good_product(bag: Any, ugen_emulator: Any, tmp_path: Path) -> None:
+    run = bag.get_dag("feed_to_videos").test()
+    assert str(run.state) == "success"
+    assert len(list(tmp_path.glob("*/*/final.mp4"))) == 5
+    labels = {ti.rendered_map_index for ti in run.get_task_instances() if ti.task_id == "make_video"}
+    assert "LL-1001: Aurora Desk Lamp" in labels
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 5
+
+
+def test_last_nights_failures_run_again(bag: Any, ugen_emulator: Any, ugen_faults: Any, ugen_client: Any) -> None:
+    from ugen_provider import CreateJob
+
+    ugen_faults.job(fail_at="generation", times=1)
+    lamp = {"product_name": "Lamp", "product_image_url": "https://shop.example/l.png", "segment_count": 1}
+    job = ugen_client.jobs.create(CreateJob(**lamp))
+    ugen_emulator.emulator.advance(3600.0)
+    assert ugen_client.jobs.get(job.job_id).status == "failed"
+    run = bag.get_dag("last_nights_failures").test()
+    assert str(run.state) == "success"
+    assert ugen_client.jobs.get(job.job_id).status == "completed"
+    assert len(ugen_emulator.emulator.journal.find_purchases(kind="retry")) == 1

@@ -46,6 +46,10 @@ dagster: setup ## `dagster dev` with example_dagster/ on the local U-Gen
 test: setup ## All tests (PYTEST="tests/core -k name" picks some)
 	@$(BIN)/pytest $(PYTEST)
 
+.PHONY: torture
+torture: setup ## Ends real processes at every step, and looks who paid twice (slow)
+	@$(BIN)/pytest -m torture $(PYTEST)
+
 CHECKS := check-format check-lint check-mypy check-pyright check-imports check-scripts
 .PHONY: check $(CHECKS)
 check: setup ## Everything that CI asks beside the tests: format, lint, types, architecture, generated code

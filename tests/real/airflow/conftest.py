@@ -19,7 +19,8 @@ from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 
 DAGS = Path(__file__).parent / "dags"
-PATIENCE = 90.0
+PATIENCE = 150.0
+WEBHOOK_SECRET = "whsec_local_0123456789"
 _runs = itertools.count()
 
 

@@ -125,9 +125,20 @@ def test_triggers_given_to_another_triggerer_leave(stage: Stage) -> None:
     """A triggerer whose heartbeat lapsed finds its triggers with another, and is told to cancel them all (#73454)."""
     run = deferred(stage)
     with sqlite3.connect(stage.airflow.database, timeout=30) as database:
-        database.execute("UPDATE trigger SET triggerer_id = 999999")
+        mine = database.execute("SELECT max(id) FROM job WHERE job_type = 'TriggererJob'").fetchone()[0]
+        columns = "dag_id, state, job_type, start_date, end_date, executor_class, hostname, unixname"
+        database.execute(
+            f"INSERT INTO job ({columns}, latest_heartbeat) "
+            f"SELECT {columns}, '2099-01-01 00:00:00.000000' FROM job WHERE id = ?",
+            (mine,),
+        )
+        other = database.execute("SELECT max(id) FROM job").fetchone()[0]
+        database.execute("UPDATE trigger SET triggerer_id = ?", (other,))
     run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
     assert run.statuses() == ["active"]
+    with sqlite3.connect(stage.airflow.database, timeout=30) as database:
+        database.execute("DELETE FROM job WHERE id = ?", (other,))
+        database.execute("UPDATE trigger SET triggerer_id = NULL")
     assert run.finish()["state"] == "success"
     assert run.bought() == 1
 

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A DAG that runs whenever a webhook tells of a finished video, and one whenever the event trigger does."""
+
+from __future__ import annotations
+
+from airflow.sdk import Asset, dag, task
+
+FINISHED = Asset(uri="ugen://ugen_default/jobs/completed", name="ugen_finished")
+
+
+@dag(schedule=[FINISHED], catchup=False)
+def on_finished_video():
+    @task
+    def tell(triggering_asset_events=None) -> list[str]:
+        events = [event for events in triggering_asset_events.values() for event in events]
+        return [event.extra["ugen"]["job_id"] for event in events]
+
+    tell()
+
+
+on_finished_video()

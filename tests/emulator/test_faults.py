@@ -7,7 +7,7 @@ BODY = {"product_name": "Lamp", "product_image_url": "https://example.com/lamp.j
 
 def test_done_but_the_answer_is_lost(api, ugen_emulator, ugen_faults):
     rule = ugen_faults.add("lost", method="POST", path="/api/v1/jobs")
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx.ReadError, match="reset"):
         api.post("/jobs", json={**BODY, "idempotency_key": "k"})
     assert rule.hits == 1
     [bought] = ugen_emulator.emulator.journal.purchases

@@ -193,3 +193,25 @@ def test_raw_requests(ugen_emulator, raw):
         connection.sendall(raw)
         status = int(connection.recv(4096).split()[1])
     assert 400 <= status < 500
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://["])
+def test_a_page_of_another_site_cannot_steer_it(ugen_emulator, origin):
+    answer = httpx.post(f"{ugen_emulator.url}/_emulator/reset", headers={"Origin": origin}, content=b"{}")
+    assert is_refusal(answer, 403)
+    own = httpx.post(f"{ugen_emulator.url}/_emulator/reset", headers={"Origin": ugen_emulator.url})
+    assert own.status_code == 200
+
+
+def test_nothing_but_the_clock_module_reads_the_time():
+    import re
+    from pathlib import Path
+
+    import ugen_provider.emulator
+
+    root = Path(ugen_provider.emulator.__file__).parent
+    reading = re.compile(
+        r"time\.(time|monotonic|perf_counter|sleep)|\.now\((UTC|tz)|utcnow|datetime\.now|asyncio\.sleep"
+    )
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if reading.search(path.read_text("utf-8"))}
+    assert found == {"world/clock.py"}

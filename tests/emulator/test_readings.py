@@ -461,7 +461,7 @@ EXPECTED = {
     cancel_consumes: {"nothing": False, "stages": True},
     unknown_music: {"422": 422, "404": 404, "ignored": 201},
     upload_over: {"413": 413, "400": 400},
-    estimate_form: {name: name for name in ("total_credits", "total", "estimated_credits")},
+    estimate_form: {name: name for name in ("total_credits", "total", "estimated_credits")} | {"missing": "error"},
     webhook_signer: {"tenant": True, "nobody": False},
     webhook_signature: {"hex": "", "sha256=": "sha256="},
     webhook_timestamp: {"seconds": 10, "millis": 13, "iso": "Z"},

@@ -123,7 +123,7 @@ def test_options_reach_the_emulator(start, tmp_path):
         (["--reading", "nonsense=1"], "no reading is called 'nonsense'"),
         (["--reading", "create_status=500"], "reading create_status is one of"),
         (["--reading", "create_status"], "write a reading as name=value"),
-        (["--host", "0.0.0.0", "--admin"], "--admin-anywhere"),
+        (["--host", "0.0.0.0", "--admin"], "admin_anywhere"),
         (["--tenant", "noequals"], "NAME=KEY"),
     ],
 )

@@ -69,12 +69,10 @@ def emulator_command(
     The first line of output says where it listens; clients take that address plus /api/v1 as base URL, people look at
     it in a browser. Each option can be given in the environment too: UGEN_EMULATOR_PORT for --port.
     """
-    from ugen_provider.emulator.server import LOOPBACK, EmulatorServer
+    from ugen_provider.emulator.server import EmulatorServer
     from ugen_provider.emulator.settings import Settings, TenantSettings
     from ugen_provider.emulator.world.readings import Readings, from_texts
 
-    if admin and host not in LOOPBACK and not admin_anywhere:
-        raise click.UsageError(f"--admin on {host} lets anybody there steer it: add --admin-anywhere if you mean it")
     limits: dict[str, Any] = {
         "credits": credits,
         "concurrent_jobs": concurrent_jobs,
@@ -94,6 +92,7 @@ def emulator_command(
             insecure_webhooks=insecure_webhooks,
             db=db,
             admin=admin,
+            admin_anywhere=admin_anywhere,
             readings=Readings().with_values(from_texts(readings)),
             tenants=tuple(accounts),
             public_url=public_url.rstrip("/") if public_url else None,

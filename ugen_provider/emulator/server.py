@@ -60,16 +60,20 @@ class EmulatorServer:
 
     Raises:
         OSError: The port is taken.
+        ValueError: `/_emulator` would answer beyond loopback, or the database cannot be used.
     """
 
     def __init__(self, settings: Settings | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        settings = settings or Settings()
+        if settings.admin and host not in LOOPBACK and not settings.admin_anywhere:
+            raise ValueError(f"admin on {host} lets anybody there steer it: set admin_anywhere if you mean it")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # asyncio turns Nagle's algorithm off only for sockets that name the protocol; with it each answer takes 40 ms.
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind((host, port))
-            self.emulator = World(settings or Settings())
+            self.emulator = World(settings)
         except BaseException:
             self._socket.close()
             raise

@@ -92,6 +92,7 @@ class Settings:
         tick: Seconds that each API request moves the clock.
         db: SQLite file, or `:memory:`.
         admin: Whether `/_emulator` answers.
+        admin_anywhere: Whether it may do so on an address that is not loopback.
         readings: The switches.
         tenants: The accounts.
         prices: Credits of each component.
@@ -109,6 +110,7 @@ class Settings:
     tick: float = 0.0
     db: str | Path = ":memory:"
     admin: bool = False
+    admin_anywhere: bool = False
     readings: Readings = field(default_factory=Readings)
     tenants: tuple[TenantSettings, ...] = (TenantSettings(),)
     prices: Prices = field(default_factory=Prices)

@@ -7,6 +7,7 @@ from ugen_provider.emulator.api import bodies
 from ugen_provider.emulator.api.call import Call, page_json, page_of, window
 from ugen_provider.emulator.api.http import Reply, json_reply
 from ugen_provider.emulator.world.clock import iso
+from ugen_provider.emulator.world.refusals import not_found
 from ugen_provider.emulator.world.spec import JobSpec
 
 
@@ -49,6 +50,8 @@ def transactions(call: Call) -> Reply:
 
 def estimate(call: Call) -> Reply:
     """`POST /credits/estimate`: what a job with these fields would reserve. Free."""
+    if call.readings.estimate_form == "missing":
+        raise not_found("Endpoint")
     body = call.body(bodies.Estimate)
     parts = call.world.desk.estimate(JobSpec.of(body.model_dump()))
     return json_reply(200, {call.readings.estimate_form: sum(parts.values()), "breakdown": parts})

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one door: a request in, a reply out, everything that it did committed and written in the journal."""
 
+from urllib.parse import urlsplit
+
 from pydantic_core import from_json
 
 from ugen_provider.emulator import page
@@ -154,6 +156,9 @@ class Service:
             if len(parts) == 4:
                 return outputs.serve(self.world, request, parts[2], parts[3], now)
         if path.startswith("/_emulator") and self.world.settings.admin:
+            origin = request.headers.get("origin")
+            if origin is not None and _host(origin) != request.headers.get("host"):
+                raise Refusal(403, "FORBIDDEN", "A page of another site may not steer the emulator")
             handler, args = self._admin.find(request.method, path)
             return handler(admin.Ask(self.world, request, args))
         if path == "/" and request.method in ("GET", "HEAD"):
@@ -173,3 +178,10 @@ def _key(request: Request) -> str | None:
         return None
     key = data.get("idempotency_key") if isinstance(data, dict) else None
     return key if isinstance(key, str) else None
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

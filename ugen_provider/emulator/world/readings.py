@@ -65,7 +65,7 @@ class Readings:
         cancel_consumes: Whether cancelling charges the stages that ended, or releases everything.
         unknown_music: What a job with a track that is deleted or unknown answers.
         upload_over: Status for a file that is too large.
-        estimate_form: Shape of the estimate's answer.
+        estimate_form: Name of the sum in an estimate, or that there is no such endpoint.
         webhook_signer: Whose secret signs deliveries to a job's own URL.
         webhook_signature: Form of the signature header.
         webhook_timestamp: Form of the timestamp header.
@@ -120,7 +120,7 @@ class Readings:
     cancel_consumes: Literal["nothing", "stages"] = "nothing"
     unknown_music: Literal["422", "404", "ignored"] = "422"
     upload_over: Literal["413", "400"] = "413"
-    estimate_form: Literal["total_credits", "total", "estimated_credits"] = "total_credits"
+    estimate_form: Literal["total_credits", "total", "estimated_credits", "missing"] = "total_credits"
     webhook_signer: Literal["tenant", "nobody"] = "tenant"
     webhook_signature: Literal["hex", "sha256="] = "hex"
     webhook_timestamp: Literal["seconds", "millis", "iso"] = "seconds"

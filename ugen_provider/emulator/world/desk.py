@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that can be done with jobs: order, look up, pause, resume, cancel, retry, and let time pass."""
 
-import hashlib
 import heapq
 import random
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
-
-from pydantic_core import to_json
 
 from ugen_provider.emulator.settings import Settings
 from ugen_provider.emulator.world import pricing, timeline
 from ugen_provider.emulator.world.accounts import Tenant
 from ugen_provider.emulator.world.books import NotEnoughCreditsError
 from ugen_provider.emulator.world.clock import Clock
+from ugen_provider.emulator.world.identity import digest, look
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.journal import Journal
+from ugen_provider.emulator.world.limits import Limits
 from ugen_provider.emulator.world.outcomes import Outcome, choose
 from ugen_provider.emulator.world.pipeline import Plan, plan
 from ugen_provider.emulator.world.readings import Readings
@@ -37,9 +35,7 @@ from ugen_provider.emulator.world.timeline import (
     Phase,
 )
 
-DAY = 86_400
 REVIEW_SECONDS = 2.0
-_NOT_LOOKED_AT = ("webhook_url", "idempotency_key", "product_image_url")
 
 
 class Desk:
@@ -65,8 +61,8 @@ class Desk:
         ended: Callable[[Job, Phase], None],
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._store = store
+        self._limits = Limits(clock, readings)
         self._journal = journal
         self._readings = readings
         self._ended = ended
@@ -75,7 +71,6 @@ class Desk:
         self._tenants: dict[str, Tenant] = {}
         self._keys: dict[tuple[str, str], Job] = {}
         self._looks: dict[str, int] = {}
-        self._days: dict[tuple[str, int], int] = {}
         self._due: list[tuple[float, int, Job]] = []
         self._number = 0
 
@@ -93,10 +88,9 @@ class Desk:
     def _take(self, job: Job) -> None:
         self.jobs[job.id] = job
         self._keys[job.tenant, job.key] = job
-        look = job.identity.rpartition("/")[0]
-        self._looks[look] = self._looks.get(look, 0) + 1
-        day = (job.tenant, int(job.created_at // DAY))
-        self._days[day] = self._days.get(day, 0) + 1
+        seen = job.identity.rpartition("/")[0]
+        self._looks[seen] = self._looks.get(seen, 0) + 1
+        self._limits.count(job.tenant, job.created_at)
         self._number = max(self._number, job.number + 1)
         self._tenants[job.tenant].index.add(job, job.timeline[job.applied].status)
         self._arm(job)
@@ -211,16 +205,16 @@ class Desk:
             Refusal: 402, 409 or 429.
         """
         key = params.pop("idempotency_key", None)
-        effective, as_sent = _digest(params), _digest({**sent, "idempotency_key": None})
+        effective, as_sent = digest(params), digest({**sent, "idempotency_key": None})
         if key is not None:
             known = self._replay(tenant, key, effective, as_sent, now)
             if known is not None:
                 return known, True
-        self._check_limits(tenant, now)
+        self._limits.check(tenant, now, new=True)
         spec = JobSpec.of(params)
         reserved = pricing.reservation(spec, self._settings.prices, persona_voice=self._persona_voice, first=0)
-        look = _digest(_look(params))
-        identity = f"{tenant.name}/{look}/{self._looks.get(f'{tenant.name}/{look}', 0)}"
+        seen = digest(look(params))
+        identity = f"{tenant.name}/{seen}/{self._looks.get(f'{tenant.name}/{seen}', 0)}"
         source = random.Random(f"{self._settings.seed}/{identity}")
         job_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         persona = str(uuid.UUID(int=source.getrandbits(128), version=4))
@@ -271,34 +265,6 @@ class Desk:
                 "idempotency_conflict", ("body", "idempotency_key"), "Used before with other parameters", key
             )
         raise Refusal(409, "IDEMPOTENCY_CONFLICT", "This idempotency_key was used before with other parameters")
-
-    def _check_limits(self, tenant: Tenant, now: float) -> None:
-        limits = tenant.settings
-        if limits.daily_jobs is not None:
-            day = int(now // DAY)
-            if self._days.get((tenant.name, day), 0) >= limits.daily_jobs:
-                wait = self._clock.for_clients((day + 1) * DAY - now)
-                raise Refusal(429, "DAILY_LIMIT", "The account's daily job limit is reached", retry_after=wait)
-        if limits.concurrent_jobs is not None and self.active(tenant) >= limits.concurrent_jobs:
-            raise Refusal(
-                429,
-                "CONCURRENCY_LIMIT",
-                "The account's limit of concurrent jobs is reached",
-                retry_after=self._clock.for_clients(self._until_free(tenant, now)),
-            )
-
-    def active(self, tenant: Tenant) -> int:
-        """Return how many jobs of a tenant count as concurrent."""
-        held = (PAUSED,) if self._readings().paused_holds_slot == "yes" else ()
-        return tenant.index.count(PENDING, PROCESSING, REVIEW, *held)
-
-    def _until_free(self, tenant: Tenant, now: float) -> float:
-        ends = [
-            tenant.index.jobs[number].timeline[-1].start
-            for status in (PENDING, PROCESSING, REVIEW)
-            for number in tenant.index.numbers(status)
-        ]
-        return max(1.0, min(ends, default=now + 30.0) - now)
 
     def _reserve(self, tenant: Tenant, amount: int, job_id: str, now: float) -> None:
         try:
@@ -393,7 +359,7 @@ class Desk:
             first = 0 if phase.stage == COMPLETE else phase.stage + 1
         if first > phase.stage + (phase.status == COMPLETED):
             raise conflict(f"The job never reached {STAGES[first]}: restart from {STAGES[phase.stage]} or before")
-        self._check_limits(tenant, now)
+        self._limits.check(tenant, now, new=False)
         reserved = pricing.reservation(
             job.spec,
             self._settings.prices,
@@ -423,15 +389,3 @@ class Desk:
         job.timeline = phases
         job.view = job.brief = None
         self._pass(job, now)
-
-
-def _digest(data: Mapping[str, Any]) -> str:
-    ordered = {name: data[name] for name in sorted(data) if data[name] is not None}
-    return hashlib.sha256(to_json(ordered)).hexdigest()[:32]
-
-
-def _look(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a job is recognised by for the seed: nothing that differs between two runs of the same test."""
-    look = {name: value for name, value in params.items() if name not in _NOT_LOOKED_AT}
-    # Uploads and local servers stand on another port each time.
-    return {**look, "image": urlsplit(params["product_image_url"]).path}

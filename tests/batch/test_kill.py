@@ -2,8 +2,10 @@
 """kill -9 at every named point, and two runners at once: one job per product, and a report that adds up."""
 
 import json
+import select
 import subprocess
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,7 @@ POINTS = [
     ("before.acting", 3),
     ("finished", 1),
 ]
+PLANNED = 5
 FEED_OF = 500
 
 
@@ -82,40 +85,51 @@ def check(report: dict, emulator) -> None:
     assert (report["postponed"], report["running"], report["open"]) == (0, 0, 0)
 
 
+def one_died(processes: list[subprocess.Popen]) -> list[int | None]:
+    """Wait until the first of them has ended, then kill the others wherever they are."""
+    wait([process.stdout for process in processes], timeout=120)
+    for process in processes:
+        if process.poll() is None and not select.select([process.stdout], [], [], 0)[0]:
+            process.kill()
+    return [process.communicate(timeout=30) and process.returncode for process in processes]
+
+
+def go_through(points, emulator, feed: Path, ledger: str, *, at_once: int) -> float:
+    """Kill at each point in turn; returns how far ahead the clock of the next one has to be."""
+    for number, point in enumerate(points):
+        # Each one starts when the leases of those before have ended.
+        ahead = 61.0 * number
+        planning = number < PLANNED
+        processes = [
+            start(emulator, feed, ledger, ahead=ahead, die_at=point) for _ in range(1 if planning else at_once)
+        ]
+        assert -9 in one_died(processes), f"{point} was not reached"
+    return 61.0 * len(points)
+
+
 @pytest.mark.timeout(400)
-def test_kill_9_at_every_named_point_buys_each_product_once(emulator, feed, address):
-    killed = []
-    for number, point in enumerate(POINTS):
-        # Each one starts when the lease of the one before has ended.
-        process = start(emulator, feed, address, ahead=61.0 * number, die_at=point)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == -9, f"{point} was not reached: {err}"
-        killed.append(point)
-    ahead = 61.0 * len(POINTS)
-    report = finished(start(emulator, feed, address, ahead=ahead))
+def test_kill_9_at_every_named_point_buys_each_product_once(emulator, feed, tmp_path):
+    ledger = str(tmp_path / "ledger.db")
+    ahead = go_through(POINTS, emulator, feed, ledger, at_once=1)
+    report = finished(start(emulator, feed, ledger, ahead=ahead))
     if report["failed"]:
-        report = finished(start(emulator, feed, address, ahead=ahead + 61))
+        report = finished(start(emulator, feed, ledger, ahead=ahead + 61))
     check(report, emulator)
     assert report["failed"] == 0
-    assert killed == POINTS
     assert len(emulator.emulator.journal.find_purchases(kind="retry")) == FEED_OF // 25
+
+
+@pytest.mark.timeout(400)
+def test_kill_9_with_two_runners_at_once_on_postgresql_too(emulator, feed, postgres):
+    ahead = go_through(POINTS[:-4], emulator, feed, postgres, at_once=2)
+    both = [start(emulator, feed, postgres, ahead=ahead) for _ in range(2)]
+    for report in map(finished, both):
+        check(report, emulator)
 
 
 @pytest.mark.timeout(300)
 def test_two_runners_at_once_share_one_plan(emulator, feed, address):
-    both = [start(emulator, feed, address) for _ in range(2)]
-    reports = [finished(process) for process in both]
+    reports = [finished(process) for process in [start(emulator, feed, address) for _ in range(2)]]
     for report in reports:
         check(report, emulator)
     assert reports[0]["credits_consumed"] == reports[1]["credits_consumed"]
-
-
-@pytest.mark.timeout(300)
-def test_a_second_runner_takes_over_while_the_first_is_killed(emulator, feed, address):
-    first = start(emulator, feed, address, die_at=("after.create", 60))
-    second = start(emulator, feed, address, ahead=0.0)
-    first.communicate(timeout=120)
-    assert first.returncode == -9
-    second.kill()
-    second.communicate(timeout=30)
-    check(finished(start(emulator, feed, address, ahead=61.0)), emulator)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import TaskDeferred
 
+from tests.airflow.deferring import run, through
 from ugen_provider.core.api.errors import (
     ConfigError,
     InvalidRequestError,
@@ -33,33 +33,6 @@ LAMP: dict[str, Any] = {
 
 def operator(**more: Any) -> UGenCreateJobOperator:
     return UGenCreateJobOperator(**{"task_id": "job", "deferrable": False, **LAMP, **more})
-
-
-async def _event(trigger: Any) -> dict[str, Any]:
-    async for event in trigger.run():
-        return dict(event.payload)
-    raise AssertionError("the trigger ended without an event")
-
-
-def through(trigger: Any) -> dict[str, Any]:
-    """What a triggerer does with a trigger: make it again from what is stored, and run it."""
-    path, arguments = trigger.serialize()
-    module, _, name = path.rpartition(".")
-    made = getattr(__import__(module, fromlist=[name]), name)(**arguments)
-    return asyncio.run(_event(made))
-
-
-def run(task: UGenCreateJobOperator, context: dict[str, Any]) -> Any:
-    """One attempt, deferring as often as it likes."""
-    try:
-        return task.execute(context)
-    except TaskDeferred as deferred:
-        while True:
-            event = through(deferred.trigger)
-            try:
-                return task.resume_execution(deferred.method_name, {"event": event}, context)
-            except TaskDeferred as again:
-                deferred = again
 
 
 def bought(ugen_emulator: Any, **filters: Any) -> int:

@@ -85,8 +85,9 @@ async def webhook(ugen_conn_id: str, request: Request) -> JSONResponse:
     except WebhookError as error:
         _log.warning("a delivery for %r was refused: %s", ugen_conn_id, type(error).__name__)
         return _answer(401, "the signature or the time of this delivery is wrong")
-    except ConfigError:
-        # Who has no business here is not told which connections there are.
+    except ConfigError as error:
+        # Who has no business here is not told which connections there are; whoever runs Airflow is.
+        _log.warning("a delivery for %r was refused: %s", ugen_conn_id, error)
         return _answer(401, "the signature or the time of this delivery is wrong")
     except NobodyListens as error:
         return _answer(202, str(error))

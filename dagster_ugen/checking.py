@@ -95,8 +95,9 @@ class Known:
         path = self.told(Output.FINAL_VIDEO, "manifest")
         if path is None:
             return None
-        with suppress(OSError), fsspec.open(str(path), "rb") as file:
-            return read_manifest(file.read())
+        filesystem, name = fsspec.url_to_fs(str(path))
+        with suppress(OSError):
+            return read_manifest(bytes(filesystem.cat_file(name)))
         return None
 
     @property

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The component: from YAML to assets, what is refused and where, and a key that nobody gets to see."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+
+from dagster_ugen import UGenVideosComponent
+
+REPOSITORY = Path(__file__).parents[2]
+FEED = REPOSITORY / "examples" / "feed.xml"
+KEY = "ugen_sk_this_must_never_be_seen"
+GOOD: dict[str, Any] = {
+    "api_key": "{{ env('UGEN_API_KEY') }}",
+    "feed": str(FEED),
+    "job": {"segment_count": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch) -> None:
+    monkeypatch.setenv("UGEN_API_KEY", KEY)
+
+
+@contextmanager
+def loaded(component: type = UGenVideosComponent, **attributes: Any) -> Iterator[tuple[Any, dg.Definitions]]:
+    asked = {**GOOD, **attributes}
+    contents = {"type": f"{component.__module__}.{component.__name__}", "attributes": asked}
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(component_cls=component, defs_yaml_contents=contents)
+        shutil.copy(FEED, path / "feed.xml")
+        with sandbox.load_component_and_build_defs(defs_path=path) as found:
+            yield found
+
+
+def keys(defs: dg.Definitions) -> set[str]:
+    return {key.to_user_string() for key in defs.resolve_asset_graph().materializable_asset_keys}
+
+
+def test_yaml_becomes_assets():
+    with loaded(key_prefix=["shop"], group_name="films", owners=["team:video"], checks={}) as (_, defs):
+        assert keys(defs) == {"shop/keyframes", "shop/videos", "shop/final_video"}
+        graph = defs.resolve_asset_graph()
+        final = graph.get(dg.AssetKey(["shop", "final_video"]))
+        assert final.group_name == "films"
+        assert final.owners == ["team:video"]
+        assert final.partitions_def == dg.DynamicPartitionsDefinition(name="ugen_products")
+        assert {key.name for key in graph.asset_check_keys} >= {"keyframe_count", "credits_within_estimate"}
+        sensors = defs.resolve_all_sensors() if hasattr(defs, "resolve_all_sensors") else defs.sensors
+        assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.STOPPED}
+
+
+def test_with_a_gate():
+    with loaded(gate={"approve_score": 0.8}, automation="after_approval") as (_, defs):
+        assert keys(defs) == {"anchor_keyframe", "keyframe_approval", "keyframes", "videos", "final_video"}
+        graph = defs.resolve_asset_graph()
+        automatic = {
+            key.to_user_string() for key in graph.materializable_asset_keys if graph.get(key).automation_condition
+        }
+        assert automatic == {"keyframes", "videos", "final_video"}
+
+
+def test_a_feed_beside_the_yaml():
+    with loaded(feed="feed.xml") as (_, defs):
+        assert keys(defs)
+
+
+class Described(UGenVideosComponent):
+    """Overrides both."""
+
+    def get_asset_spec(self, props):
+        return super().get_asset_spec(props).replace_attributes(description=f"our {props.output.value}")
+
+    def execute(self, context, ugen, *, videos, regenerate):
+        context.log.info("first our own")
+        for output in ("keyframes", "videos", "final_video"):
+            yield dg.MaterializeResult(asset_key=output, metadata={"ours": True})
+
+
+def test_overrides():
+    with loaded(Described) as (_, defs):
+        final = defs.resolve_asset_graph().get(dg.AssetKey("final_video"))
+        assert final.description == "our final_video"
+        with dg.instance_for_test() as instance:
+            instance.add_dynamic_partitions("ugen_products", ["LL-1001"])
+            job = defs.resolve_implicit_global_asset_job_def()
+            result = job.execute_in_process(instance=instance, partition_key="LL-1001")
+            assert all("ours" in event.materialization.metadata for event in result.get_asset_materialization_events())
+
+
+def refusal(**attributes: Any) -> str:
+    """What the component says, with all its causes, to attributes that it refuses."""
+    with pytest.raises(Exception) as refused, loaded(**attributes):  # noqa: PT011  Dagster wraps whatever it is
+        pass
+    said, error = [], refused.value
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"feeed": "x"}, "feeed"),
+        ({"job": {"segment_count": 99}}, "segment_count: must be at most 10"),
+        ({"job": {"segment_count": 2, "aspect": "9:16"}}, "aspect: is not a field of POST /jobs"),
+        ({"job": {}}, "segment_count: is required"),
+        ({"gate": {"approve_score": 7}}, "less than or equal to 1"),
+        ({"mapping": {"columms": {}}}, "columms: is no section"),
+        ({"feed": "no-such-feed.xml"}, "no-such-feed.xml"),
+        ({"account": {"spending": "everything"}}, "spending"),
+        ({"options": {"on_interrupt": "explode"}}, "on_interrupt"),
+    ],
+)
+def test_a_wrong_field_is_refused_at_load_time(attributes, told):
+    assert told in refusal(**attributes)
+
+
+def test_a_missing_key_names_the_variable(monkeypatch):
+    monkeypatch.delenv("UGEN_API_KEY")
+    assert "Environment variable UGEN_API_KEY is not set" in refusal()
+
+
+# In a dg project.
+
+
+def dg_command(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UGEN_")}
+    bin_folder = Path(sys.executable).parent
+    clean |= {
+        "PATH": f"{bin_folder}{os.pathsep}{clean['PATH']}",
+        "VIRTUAL_ENV": str(bin_folder.parent),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "COLUMNS": "200",
+    }
+    return subprocess.run(
+        [str(bin_folder / "dg"), *arguments],
+        check=False,
+        cwd=folder,
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of example_dagster, whose feed is where it is in the repository."""
+    folder = tmp_path / "example_dagster"
+    shutil.copytree(REPOSITORY / "example_dagster", folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    (tmp_path / "examples").mkdir()
+    shutil.copy(FEED, tmp_path / "examples" / "feed.xml")
+    return folder
+
+
+def test_the_example_project_loads(project):
+    said = dg_command(project, "list", "defs", "--json", UGEN_API_KEY=KEY)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert KEY not in said.stdout + said.stderr
+    assert {"final_video", "keyframes", "videos"} <= {each["asset_key"] for each in _json_of(said.stdout)["assets"]}
+
+
+def _json_of(text: str) -> Any:
+    return json.loads(text[min(position for position in (text.find("{"), text.find("[")) if position >= 0) :])
+
+
+def test_scaffolded_yaml_loads_and_asks_for_the_key_by_name(project):
+    said = dg_command(project, "scaffold", "defs", "dagster_ugen.UGenVideosComponent", "lamps", "--feed", "feed.xml")
+    assert said.returncode == 0, said.stdout + said.stderr
+    path = project / "shop_videos" / "defs" / "lamps" / "defs.yaml"
+    written = yaml.safe_load(path.read_text())["attributes"]
+    assert written["api_key"] == "{{ env('UGEN_API_KEY') }}"
+    assert written["job"] == {"segment_count": 3}
+    shutil.rmtree(path.parents[1] / "videos")
+    shutil.copy(FEED, path.parent / "feed.xml")
+    assert dg_command(project, "check", "defs", UGEN_API_KEY=KEY).returncode == 0
+    without = dg_command(project, "check", "defs")
+    assert without.returncode != 0
+    assert "UGEN_API_KEY" in without.stdout + without.stderr
+
+
+def test_a_wrong_field_is_named_with_its_line(project):
+    path = project / "shop_videos" / "defs" / "videos" / "defs.yaml"
+    path.write_text(path.read_text().replace("  job:", "  feeed: x\n  job:"))
+    said = dg_command(project, "check", "yaml", UGEN_API_KEY=KEY)
+    assert said.returncode != 0
+    assert "defs.yaml:" in said.stdout
+    assert "feeed" in said.stdout
+
+
+def test_the_component_is_listed():
+    said = dg_command(REPOSITORY / "example_dagster", "list", "components", "--json")
+    assert "dagster_ugen.UGenVideosComponent" in said.stdout
+
+
+# The key.
+
+RESOURCES = """query($selector: RepositorySelector!) {
+  allTopLevelResourceDetailsOrError(repositorySelector: $selector) {
+    ... on ResourceDetailsList { results { name configuredValues { key value type } } } } }"""
+
+
+def pages_say(target: Any, query: str) -> str:
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster_graphql.schema import create_schema
+
+    with dg.instance_for_test() as instance, WorkspaceProcessContext(instance, target) as process:
+        context = process.create_request_context()
+        selector = {"repositoryLocationName": "here", "repositoryName": "__repository__"}
+        answer = create_schema().execute(query, context_value=context, variables={"selector": selector})
+        assert not answer.errors, answer.errors
+        return json.dumps(answer.data)
+
+
+def test_the_resource_page_never_shows_the_key():
+    from dagster._core.workspace.load_target import PythonFileTarget
+
+    file = str(REPOSITORY / "example_dagster" / "feed_to_videos.py")
+    said = pages_say(PythonFileTarget(file, attribute=None, working_directory=None, location_name="here"), RESOURCES)
+    assert '"name": "ugen"' in said
+    assert KEY not in said
+    assert '"UGEN_API_KEY"' in said
+
+
+def test_the_components_resource_is_on_no_page(project):
+    from dagster._core.workspace.load_target import ModuleTarget
+
+    target = ModuleTarget(
+        "shop_videos.definitions", attribute=None, working_directory=str(project), location_name="here"
+    )
+    said = pages_say(target, RESOURCES)
+    assert KEY not in said
+
+
+def test_printing_never_shows_the_key():
+    from dagster_ugen import UGenResource
+
+    with loaded() as (component, _):
+        assert KEY not in repr(component)
+        assert KEY not in str(component)
+    assert KEY not in repr(UGenResource(api_key=KEY))

@@ -3,32 +3,51 @@
 
 Each subcommand lives in a module of its own and is imported only when it is called, so that `ugen --help`
 answers at once and works where only a part of the extras is installed. It stands on `core` and the emulator.
+
+What is decided is decided in pure functions: `exits` (which code an error ends with), `profiles` (which settings
+count), `printing` and `jobs/views` (how things are shown). A command reads, calls `core`, and shows.
+What may come in: one more command, in a module of its own. What buys, waits or reads a feed belongs to `core`.
 """
 
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping
 
 import click
 
 from ugen_provider.__about__ import __version__
+from ugen_provider.cli.exits import MEANINGS
+from ugen_provider.cli.lazy import LazyGroup, Subcommand
 
-
-@dataclass(frozen=True, kw_only=True)
-class Subcommand:
-    """Where a subcommand is found, and what the help says of it without importing it."""
-
-    module: str
-    attribute: str
-    summary: str
-    extra: str
-
-
-SUBCOMMANDS = {
-    "demo": Subcommand(
-        module="ugen_provider.cli.demo.command",
-        attribute="demo_command",
-        summary="Make videos from a feed, in a real Airflow and a real Dagster.",
-        extra="demo",
+SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "jobs": Subcommand(
+        module="ugen_provider.cli.jobs", attribute="jobs_group", summary="Create, watch, steer and fetch videos."
+    ),
+    "suggest": Subcommand(
+        module="ugen_provider.cli.suggesting",
+        attribute="suggest_command",
+        summary="Let the service propose a script from a picture. Free.",
+    ),
+    "credits": Subcommand(
+        module="ugen_provider.cli.credits", attribute="credits_group", summary="Balance, estimates, transactions. Free."
+    ),
+    "upload": Subcommand(
+        module="ugen_provider.cli.suggesting", attribute="upload_command", summary="Upload product pictures. Free."
+    ),
+    "models": Subcommand(
+        module="ugen_provider.cli.credits", attribute="models_command", summary="Show the video models on offer. Free."
+    ),
+    "feed": Subcommand(
+        module="ugen_provider.cli.feed", attribute="feed_group", summary="Check a product feed, or make its videos."
+    ),
+    "ledger": Subcommand(
+        module="ugen_provider.cli.ledger", attribute="ledger_group", summary="What was bought for which product."
+    ),
+    "gallery": Subcommand(
+        module="ugen_provider.cli.gallery", attribute="gallery_command", summary="Make one page of a folder of videos."
+    ),
+    "doctor": Subcommand(
+        module="ugen_provider.cli.doctor",
+        attribute="doctor_command",
+        summary="Look whether everything is in place, and say what to do. Free.",
     ),
     "emulator": Subcommand(
         module="ugen_provider.emulator.cli",
@@ -36,57 +55,34 @@ SUBCOMMANDS = {
         summary="Run a local U-Gen.",
         extra="emulator",
     ),
+    "demo": Subcommand(
+        module="ugen_provider.cli.demo.command",
+        attribute="demo_command",
+        summary="Make videos from a feed, in a real Airflow and a real Dagster.",
+        extra="all",
+    ),
+    "completion": Subcommand(
+        module="ugen_provider.cli.completion",
+        attribute="completion_command",
+        summary="Print what a shell needs to complete `ugen`.",
+    ),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+class _Main(LazyGroup):
+    commands_by_name = SUBCOMMANDS
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # the base class names it
-        """The names, without importing anything."""
-        return sorted(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command of a name.
-
-        Args:
-            ctx: What click knows of the call.
-            cmd_name: The name.
-
-        Returns:
-            The command, or None if there is none of that name.
-
-        Raises:
-            click.ClickException: A package that it needs is not installed.
-            TypeError: The module holds no command under the attribute.
-        """
-        found = SUBCOMMANDS.get(cmd_name)
-        if found is None:
-            return None
-        try:
-            command = getattr(import_module(found.module), found.attribute)
-        except ModuleNotFoundError as missing:
-            if (missing.name or "").startswith("ugen_provider"):
-                raise
-            raise click.ClickException(
-                f"`ugen {cmd_name}` needs the package {missing.name}: pip install 'ugen-provider[{found.extra}]'"
-            ) from missing
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{found.module}.{found.attribute} is not a command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands into the help, without importing them.
-
-        Args:
-            ctx: What click knows of the call.
-            formatter: What the help is written to.
-        """
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, SUBCOMMANDS[name].summary) for name in self.list_commands(ctx)])
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+        with formatter.section("Examples"):
+            formatter.write("  ugen doctor\n  ugen feed check feed.xml --segment-count 2\n  ugen jobs list --json\n")
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ugen")
 def main() -> None:
-    """U-Gen product videos from the command line."""
+    """U-Gen product videos from the command line.
+
+    The API key comes from UGEN_API_KEY, from a profile in ~/.config/ugen/config.toml (mode 600), or from a prompt.
+    """

@@ -90,7 +90,7 @@ def _keep_open(pages: Pages) -> None:
     console = Console()
     try:
         with pages:
-            console.print(pages.welcome(), highlight=False)
+            console.print(pages.welcome(), highlight=False, soft_wrap=True)
             while True:
                 pages.check()
                 time.sleep(1.0)

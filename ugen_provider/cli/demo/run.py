@@ -97,10 +97,12 @@ def run_demo(options: DemoOptions, *, console: Console) -> bool:
     for problem in problems:
         console.print(f"failed: {problem}", style="red", highlight=False)
     if problems:
-        console.print(f"The logs are in {output / STATE}.", highlight=False)
+        console.print(f"The logs are in {output / STATE}.", highlight=False, soft_wrap=True)
     else:
         seconds = time.monotonic() - started
-        console.print(f"{len(results)} videos, {seconds:.0f} s. Look at them: {gallery}", highlight=False)
+        console.print(
+            f"{len(results)} videos, {seconds:.0f} s. Look at them: {gallery}", highlight=False, soft_wrap=True
+        )
     return not problems
 
 

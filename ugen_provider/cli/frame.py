@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frame around every command: the options that all have, examples in the help, errors as a sentence and a code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from ugen_provider.cli.exits import ExitCode, exit_of, next_step
+from ugen_provider.cli.printing import clean
+from ugen_provider.cli.session import Session, Surroundings
+
+_ARGUMENTS = "ugen.arguments"
+
+
+class Failure(click.ClickException):
+    """A command ended in an error: a sentence, an exit code and what to do next.
+
+    Args:
+        message: What is wrong.
+        code: The exit code.
+        advice: What to do next.
+        kind: A stable word for programs, such as the error's class.
+        as_json: Whether a program reads it.
+    """
+
+    def __init__(
+        self, message: str, *, code: ExitCode, advice: str = "", kind: str = "", as_json: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = code
+        self.advice = advice
+        self.kind = kind
+        self.as_json = as_json
+
+    def show(self, file: Any = None) -> None:
+        """Print it to stderr."""
+        if self.as_json:
+            told = {"exit_code": int(self.exit_code), "error": self.kind, "message": self.message, "next": self.advice}
+            click.echo(json.dumps(told, ensure_ascii=False), file=file, err=True)
+            return
+        click.echo(f"Error: {self.message}", file=file, err=True)
+        if self.advice:
+            click.echo(f"Next: {self.advice}", file=file, err=True)
+
+
+def failure_of(error: BaseException, *, as_json: bool) -> Failure:
+    """The failure that an error ends a command with."""
+    message = "stopped" if isinstance(error, KeyboardInterrupt) else clean(str(error)) or type(error).__name__
+    return Failure(
+        message,
+        code=exit_of(error),
+        advice=next_step(error),
+        kind=type(error).__name__,
+        as_json=as_json,
+    )
+
+
+class UGenCommand(click.Command):
+    """A command that is given a `Session`, may return an exit code, and fails in words."""
+
+    examples: Sequence[str] = ()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, and those that every command has."""
+        *own, last = super().get_params(ctx)
+        return [*own, *_COMMON, last]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the arguments, to be able to say how to go on."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; its errors become a sentence, a code and what to do next."""
+        as_json = bool(ctx.params.pop("as_json", False))
+        world = ctx.find_object(Surroundings) or Surroundings()
+        arguments = (*ctx.command_path.split(), *ctx.meta.get(_ARGUMENTS, ()))
+        ctx.obj = Session(world, profile=ctx.params.pop("profile", None), as_json=as_json, arguments=arguments)
+        try:
+            code = super().invoke(ctx)
+        except Failure as failure:
+            failure.as_json = as_json
+            raise
+        except (click.exceptions.Exit, click.ClickException):
+            raise
+        except click.Abort:
+            raise failure_of(KeyboardInterrupt(), as_json=as_json) from None
+        except (Exception, KeyboardInterrupt) as error:
+            if not _expected(error):
+                raise
+            raise failure_of(error, as_json=as_json) from error
+        if isinstance(code, ExitCode) and code:
+            ctx.exit(int(code))
+        return code
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, those that are fields of a video in a section of their own."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for name in sorted(sections, key=lambda name: name != "Options"):
+            with formatter.section(name):
+                formatter.write_dl(sections[name])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, as they are to be typed."""
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+def _expected(error: BaseException) -> bool:
+    from ugen_provider.core.api.errors import UGenError
+
+    expected = (UGenError, OSError, KeyboardInterrupt)
+    # The database's own errors are of this machine or its network; the package is only there if a ledger was opened.
+    return isinstance(error, expected) or type(error).__module__.startswith("sqlalchemy.")
+
+
+def _profiles(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    del parameter
+    from ugen_provider.cli.profiles import read_config
+    from ugen_provider.core.api.errors import ConfigError
+
+    world = ctx.find_object(Surroundings) or Surroundings()
+    try:
+        return [name for name in read_config(world.environ).profiles if name.startswith(incomplete)]
+    except ConfigError:
+        return []
+
+
+_COMMON: tuple[click.Parameter, ...] = (
+    click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+    click.Option(["--profile"], metavar="NAME", shell_complete=_profiles, help="Settings from config.toml."),
+)
+
+
+def command(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., ExitCode | None]], UGenCommand]:
+    """Make a command of a function that takes a `Session` first.
+
+    Args:
+        name: What it is called by.
+        examples: Lines for its help.
+    """
+
+    def made(function: Callable[..., ExitCode | None]) -> UGenCommand:
+        command = click.command(name, cls=UGenCommand)(click.pass_obj(function))
+        command.examples = examples
+        return command
+
+    return made

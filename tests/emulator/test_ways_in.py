@@ -196,8 +196,7 @@ def test_a_restart_goes_on_where_it_was(tmp_path):
         admin=True,
         tenants=(TenantSettings(), TenantSettings(name="b", api_keys=("kb",), bearer_tokens=())),
     )
-    with EmulatorServer(settings) as server:
-        api = httpx.Client(base_url=server.base_url, headers=HEADERS)
+    with EmulatorServer(settings) as server, httpx.Client(base_url=server.base_url, headers=HEADERS) as api:
         api.put("/tenants/me/webhook", json={"webhook_url": "http://127.0.0.1:1/hook", "webhook_secret": "s3cret"})
         template = api.post("/templates", json={"name": "T", "config": {"segment_count": 2}}).json()
         picture = api.post("/uploads/product-image", files={"file": b"\x89PNG\r\n\x1a\nrest"}).json()["url"]
@@ -206,8 +205,7 @@ def test_a_restart_goes_on_where_it_was(tmp_path):
         api.post("/jobs", json={**BODY, "product_name": "second"})
         seen = api.get(f"/jobs/{job['job_id']}").json()
     assert b"s3cret" not in (tmp_path / "u.db").read_bytes()
-    with EmulatorServer(settings) as server:
-        api = httpx.Client(base_url=server.base_url, headers=HEADERS)
+    with EmulatorServer(settings) as server, httpx.Client(base_url=server.base_url, headers=HEADERS) as api:
         assert server.emulator.now() == now
         again = api.get(f"/jobs/{job['job_id']}").json()
         assert again == seen
@@ -220,8 +218,13 @@ def test_a_restart_goes_on_where_it_was(tmp_path):
         assert [delivery["signed"] for delivery in deliveries] == [True, True]
 
 
-def test_dump_and_load_bring_back_a_moment(api, ugen_emulator, ugen_clock):
-    admin = httpx.Client(base_url=f"{ugen_emulator.url}/_emulator")
+@pytest.fixture
+def admin(ugen_emulator):
+    with httpx.Client(base_url=f"{ugen_emulator.url}/_emulator") as client:
+        yield client
+
+
+def test_dump_and_load_bring_back_a_moment(api, admin, ugen_clock):
     job = api.create()
     ugen_clock.advance(60)
     before = api.job(job["job_id"])

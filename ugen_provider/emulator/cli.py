@@ -34,6 +34,13 @@ import click
     "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON file of fault rules."
 )
 @click.option("--public-url", help="What URLs in answers begin with, where others see the emulator elsewhere.")
+@click.option(
+    "--key-window",
+    default=24 * 3600.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds for which an idempotency key is remembered.",
+)
 @click.option("--insecure-webhooks", is_flag=True, help="Allow plain http webhooks beyond loopback.")
 @click.option("--credits", default=10_000_000, show_default=True, type=click.IntRange(min=0), help="Opening balance.")
 @click.option("--concurrent-jobs", type=click.IntRange(min=1), help="Most active jobs at once.")
@@ -58,6 +65,7 @@ def emulator_command(
     readings: tuple[str, ...],
     faults: Path | None,
     public_url: str | None,
+    key_window: float,
     insecure_webhooks: bool,
     credits: int,  # noqa: A002 - the name of the option
     concurrent_jobs: int | None,
@@ -89,6 +97,7 @@ def emulator_command(
             seed=seed,
             speed=speed,
             tick=tick,
+            key_window=key_window,
             insecure_webhooks=insecure_webhooks,
             db=db,
             admin=admin,

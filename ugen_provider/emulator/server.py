@@ -119,7 +119,9 @@ class EmulatorServer:
             await server.serve(sockets=[self._socket])
 
         try:
-            asyncio.run(serve())
+            # uvicorn's own choice of loop: uvloop where it is installed.
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                runner.run(serve())
         finally:
             self._socket.close()
             self.emulator.close()

@@ -59,7 +59,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         module="ugen_provider.cli.demo.command",
         attribute="demo_command",
         summary="Make videos from a feed, in a real Airflow and a real Dagster.",
-        extra="all",
+        extra="demo",
     ),
     "completion": Subcommand(
         module="ugen_provider.cli.completion",

@@ -69,10 +69,11 @@ def _scene(recipe: Recipe, scene: int) -> Image.Image:
     image = Image.new("RGB", (width, height), dark)
     draw = ImageDraw.Draw(image)
     # A person holding something, as far as circles can.
-    centre, low = width // 2, height
-    draw.ellipse((centre - 60, low - 300, centre + 60, low - 170), fill=light)
-    draw.ellipse((centre - 120, low - 165, centre + 120, low + 120), fill=light)
-    draw.rounded_rectangle((centre + 30, low - 150, centre + 100, low - 60), radius=8, fill=(250, 250, 250))
+    centre, size = width / 2, height / 640
+    draw.ellipse(_box(centre, height, size, (-60, -300, 60, -170)), fill=light)
+    draw.ellipse(_box(centre, height, size, (-120, -165, 120, 120)), fill=light)
+    thing = _box(centre, height, size, (30, -150, 100, -60))
+    draw.rounded_rectangle(thing, radius=8 * size, fill=(250, 250, 250))
     text = "\n".join(textwrap.wrap(recipe.title[:160], width=max(8, width // 16))[:4])
     draw.multiline_text((20, 24), text, font=_font(28), fill=(255, 255, 255), spacing=6)
     below = 40 + 36 * (text.count("\n") + 1)
@@ -80,6 +81,13 @@ def _scene(recipe: Recipe, scene: int) -> Image.Image:
         draw.text((20, below), line, font=_font(16), fill=(235, 235, 235))
         below += 22
     return image
+
+
+def _box(
+    centre: float, low: float, size: float, corners: tuple[int, int, int, int]
+) -> tuple[float, float, float, float]:
+    left, top, right, bottom = corners
+    return centre + left * size, low + top * size, centre + right * size, low + bottom * size
 
 
 def _video(recipe: Recipe) -> bytes:

@@ -58,6 +58,20 @@ def test_a_process_that_ended_is_named_with_the_end_of_its_log(tmp_path):
     processes.stop()
 
 
+def test_that_a_process_ended_says_more_than_the_connection_it_refuses(tmp_path):
+    def refused():
+        processes.running[0].popen.wait()
+        raise ConnectionRefusedError
+
+    processes = Processes()
+    processes.start("one", python("-c", "raise SystemExit(3)"), env=os.environ, log=tmp_path / "log")
+    with pytest.raises(ProcessDiedError, match="one ended with exit code 3"):
+        wait_until(refused, what="an answer", timeout=30, watch=[processes])
+    processes.stop()
+    with pytest.raises(ZeroDivisionError):
+        wait_until(lambda: bool(1 / 0), what="nothing", timeout=30)
+
+
 def test_what_waits_for_stopped_processes_ends(tmp_path):
     processes = Processes()
     processes.stop()

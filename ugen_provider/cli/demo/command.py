@@ -9,8 +9,10 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import httpx
 from rich.console import Console
 
+from ugen_provider import UGenError
 from ugen_provider.cli.demo.airflow_api import AirflowApiError
 from ugen_provider.cli.demo.dagster_api import DagsterApiError
 from ugen_provider.cli.demo.pages import AirflowPages, DagsterPages, Pages
@@ -22,6 +24,8 @@ PLAIN_WIDTH = 160
 NEEDED = ("airflow", "av", "dagster", "dagster_webserver", "PIL", "starlette", "uvicorn")
 """What the processes import that the demo starts; missing, each would only die with a traceback in its log."""
 EXPECTED_FAILURES = (
+    httpx.HTTPError,
+    UGenError,
     AirflowApiError,
     DagsterApiError,
     ProcessDiedError,

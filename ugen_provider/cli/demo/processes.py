@@ -289,7 +289,15 @@ def wait_until(
         WaitTimeoutError: The time is over.
     """
     deadline = time.monotonic() + timeout
-    while not condition():
+    while True:
+        try:
+            if condition():
+                return
+        except Exception:
+            # Whoever asks a process that has died gets a refused connection; that it died says more.
+            for processes in watch:
+                processes.check()
+            raise
         for processes in watch:
             processes.check()
         if time.monotonic() > deadline:

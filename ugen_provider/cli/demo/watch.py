@@ -93,6 +93,7 @@ class Watch:
 
     def _look(self, *, but: frozenset[str]) -> list[JobView]:
         """The jobs as the service describes them now; what has ended is not asked for again."""
+        self._ugen.processes.check()
         for purchase in self._ugen.purchases():
             if purchase.job_id in self._ended:
                 continue

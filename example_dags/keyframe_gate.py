@@ -21,7 +21,5 @@ with DAG("keyframe_gate", schedule=None, catchup=False, tags=["ugen"], doc_md=__
         deferrable=True,
         poll_interval=5,
     )
-    approval = UGenKeyframeApprovalOperator(
-        task_id="approve", job_id=look.output["job_id"], response_timeout=timedelta(days=1)
-    )
+    approval = UGenKeyframeApprovalOperator(task_id="approve", job_id=look.output, response_timeout=timedelta(days=1))
     UGenResumeJobOperator(task_id="go_on", approval=approval.output, deferrable=True, poll_interval=5)

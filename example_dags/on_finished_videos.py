@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.sdk import DAG, Asset, dag, task
 
 from ugen_provider.operators.jobs import UGenCreateJobOperator
@@ -24,7 +26,7 @@ with DAG("make_a_video_asset", schedule=None, catchup=False, tags=["ugen"]):
 @dag(schedule=[VIDEOS], catchup=False, tags=["ugen"], doc_md=__doc__)
 def on_finished_videos():
     @task
-    def publish(triggering_asset_events=None) -> list[str]:
+    def publish(triggering_asset_events: Any = None) -> list[str]:
         events = [event for events in triggering_asset_events.values() for event in events]
         return [event.extra["ugen"]["final_video_url"] for event in events]
 

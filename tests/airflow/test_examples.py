@@ -28,6 +28,8 @@ def bag(airflow_database: None, ugen_emulator: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(EXAMPLES))
     monkeypatch.setenv("UGEN_FEED", str(EXAMPLES.parent / "examples" / "feed.xml"))
     monkeypatch.setenv("UGEN_OUTPUT", str(tmp_path))
+    ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_UGEN_LEDGER", json.dumps(ledger))
     from airflow.dag_processing.dagbag import DagBag
 
     found = DagBag(str(EXAMPLES))
@@ -36,7 +38,7 @@ def bag(airflow_database: None, ugen_emulator: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_example_is_known(bag: Any) -> None:
-    assert {"one_job", "suggest_then_create", "feed_to_videos", "last_nights_failures", *NEED_MORE} <= set(bag.dag_ids)
+    assert {"one_job", "suggest_then_create", "feed_to_videos", "feed_in_one_task", *NEED_MORE} <= set(bag.dag_ids)
 
 
 @pytest.mark.parametrize("dag_id", ["one_job", "suggest_then_create", "make_a_video_asset"])
@@ -53,6 +55,16 @@ def test_a_feed_becomes_a_video_per_good_product(bag: Any, ugen_emulator: Any, t
     labels = {ti.rendered_map_index for ti in run.get_task_instances() if ti.task_id == "make_video"}
     assert "LL-1001: Aurora Desk Lamp" in labels
     assert len(ugen_emulator.emulator.journal.find_purchases()) == 5
+
+
+def test_a_feed_in_one_task_buys_in_waves_and_the_next_night_nothing(
+    bag: Any, ugen_emulator: Any, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        run = bag.get_dag("feed_in_one_task").test()
+        assert str(run.state) == "success"
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 5
+    assert len(list(tmp_path.glob("*/*/final.mp4"))) == 5
 
 
 def test_last_nights_failures_run_again(bag: Any, ugen_emulator: Any, ugen_faults: Any, ugen_client: Any) -> None:

@@ -114,7 +114,7 @@ class UGenCreateJobOperator(UGenJobOperator):
     def __init__(
         self,
         *,
-        job: Mapping[str, Any] | str | None = None,
+        job: Any = None,
         product_image: Any = None,
         product_name: str | None = None,
         product_image_url: str | None = None,

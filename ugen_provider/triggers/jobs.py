@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ugen_provider.core.api.errors import JobTimeoutError, UGenError
+from ugen_provider.core.api.errors import ConfigError, JobTimeoutError, UGenError
 from ugen_provider.triggers.killing import ask_airflow
 from ugen_provider.version_compat import AIRFLOW_3_3_PLUS
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.config import ClientConfig
 
 DEFAULT_POLL_INTERVAL = 10.0
+MOST_JOBS = 500
 KILL_SECONDS = 20.0
 """For one cancel; Airflow grants 30."""
 
@@ -99,7 +101,7 @@ class UGenJobTrigger(BaseTrigger):
         stale = Seen(str(self.stale[0]), self.stale[1], self.stale[2]) if self.stale else None
         event: dict[str, Any] = {"job_id": self.job_id, "carry": self.carry}
         try:
-            async with shared_watcher(self.ugen_conn_id, self._read_config) as watcher:
+            async with shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher:
                 outcome = await watcher.wait(
                     self.job_id, goal=goal, interval=self.poll_interval, deadline=self.end_time, stale=stale
                 )
@@ -129,16 +131,102 @@ class UGenJobTrigger(BaseTrigger):
         from ugen_provider.core.jobs.cancelling import cancel
         from ugen_provider.core.jobs.watcher import shared_watcher
 
-        async with asyncio.timeout(KILL_SECONDS), shared_watcher(self.ugen_conn_id, self._read_config) as watcher:
+        async with (
+            asyncio.timeout(KILL_SECONDS),
+            shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher,
+        ):
             done = await watcher.client.run(cancel(watcher.client.caller, self.job_id, reason="kill"))
         self.log.info(
             "job %s was %s", self.job_id, "cancelled, since its task was ended" if done.confirmed else "left: it ended"
         )
 
-    async def _read_config(self) -> ClientConfig:
-        from ugen_provider.hooks.ugen import UGenHook
 
-        return (await UGenHook(self.ugen_conn_id).aget_settings()).config
+class UGenJobBatchTrigger(BaseTrigger):
+    """Waits until some of several jobs have ended. Free. All of them are looked at by the one watcher.
+
+    Its event says `ended` (how many), `status` (`ended`, `timeout` or `error`) and `carry`; which ones is read again by
+    whoever asked.
+
+    Args:
+        job_ids: The jobs, at most `MOST_JOBS`: what a trigger holds is stored in Airflow's database.
+        ugen_conn_id: The connection.
+        at_least: How many must have ended.
+        poll_interval: Seconds between looks.
+        end_time: Seconds since the epoch at which to give up; the jobs are left.
+        carry: What the task wants back with the event, primitives.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_ids: Sequence[str],
+        ugen_conn_id: str,
+        at_least: int = 1,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        end_time: float | None = None,
+        carry: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        if len(job_ids) > MOST_JOBS:
+            raise ConfigError(f"job_ids: a trigger holds at most {MOST_JOBS} jobs, got {len(job_ids)}; buy in waves")
+        self.job_ids = list(job_ids)
+        self.ugen_conn_id = ugen_conn_id
+        self.at_least = at_least
+        self.poll_interval = poll_interval
+        self.end_time = end_time
+        self.carry = dict(carry or {})
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments, primitives all."""
+        return (
+            "ugen_provider.triggers.jobs.UGenJobBatchTrigger",
+            {
+                "job_ids": self.job_ids,
+                "ugen_conn_id": self.ugen_conn_id,
+                "at_least": self.at_least,
+                "poll_interval": self.poll_interval,
+                "end_time": self.end_time,
+                "carry": self.carry,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait for them together."""
+        await asyncio.to_thread(_import_watcher)
+        from ugen_provider.core.api.polling import Goal
+        from ugen_provider.core.jobs.watcher import shared_watcher
+
+        event: dict[str, Any] = {"ended": 0, "status": "ended", "carry": self.carry}
+        async with shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher:
+            waits = [
+                asyncio.ensure_future(
+                    watcher.wait(
+                        job_id,
+                        goal=Goal(through_pauses=True),
+                        interval=self.poll_interval,
+                        deadline=self.end_time,
+                    )
+                )
+                for job_id in self.job_ids
+            ]
+            try:
+                for done in asyncio.as_completed(waits):
+                    try:
+                        await done
+                    except JobTimeoutError:
+                        event["status"] = "timeout"
+                        break
+                    except UGenError as error:
+                        # A job that cannot be waited for is settled by whoever asked, like one that ended.
+                        event["message"] = str(error)
+                    event["ended"] += 1
+                    if event["ended"] >= min(self.at_least, len(waits)):
+                        break
+            finally:
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
 
 class UGenSlotTrigger(BaseTrigger):
@@ -170,6 +258,13 @@ class UGenSlotTrigger(BaseTrigger):
 
         await slots_of(self.ugen_conn_id).turn(not_before=self.not_before)
         yield TriggerEvent({"status": "ask_again", "carry": self.carry})  # type: ignore[no-untyped-call]
+
+
+async def read_config(ugen_conn_id: str) -> ClientConfig:
+    """The settings of a connection, read without blocking the loop."""
+    from ugen_provider.hooks.ugen import UGenHook
+
+    return (await UGenHook(ugen_conn_id).aget_settings()).config
 
 
 def _import_watcher() -> None:

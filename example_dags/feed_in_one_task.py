@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole feed in one task: planned once, bought in waves within a budget, waited for in the triggerer. The next night
+buys only what is new or changed. The ledger is the connection `ugen_ledger`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
+
+HERE = Path(__file__).resolve().parent
+FEED = os.environ.get("UGEN_FEED") or str(HERE.parent / "examples" / "feed.xml")
+
+with DAG("feed_in_one_task", schedule=None, catchup=False, tags=["ugen"], doc_md=__doc__):
+    UGenCreateJobsFromFeedOperator(
+        task_id="make_videos",
+        feed=FEED,
+        catalogue="shop",
+        ledger_conn_id="ugen_ledger",
+        budget=5000,
+        job_defaults={"segment_count": 1},
+        output_path=os.environ.get("UGEN_OUTPUT"),
+        deferrable=True,
+        poll_interval=5,
+    )

@@ -5,8 +5,6 @@ An answer keeps fields that this version does not know (`model_extra`), and an o
 reads as None rather than hiding a job that was paid for.
 """
 
-from __future__ import annotations
-
 import warnings as python_warnings
 from collections.abc import Mapping
 from enum import Enum
@@ -208,7 +206,7 @@ class Template(Answer):
     use_count: Whole = None
     updated_at: Timestamp = None
 
-    def expand(self, *, product_name: str, product_image_url: str, segment_count: int | None = None) -> CreateJob:
+    def expand(self, *, product_name: str, product_image_url: str, segment_count: int | None = None) -> "CreateJob":
         """A request from this template: the service takes no template id, so the client fills it in.
 
         Args:
@@ -286,7 +284,7 @@ class CreateJob(BaseModel):
         2
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     product_name: str
     product_image_url: str
@@ -340,7 +338,7 @@ class CreateJob(BaseModel):
         """The JSON that is sent: the fields that were set, in the order of the table."""
         return self.model_dump(mode="json", exclude_none=True)
 
-    def with_model(self, video_model: str | None) -> CreateJob:
+    def with_model(self, video_model: str | None) -> "CreateJob":
         """This request under the model that the account uses where the request names none.
 
         Raises:

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from ugen_provider.core.api.tolerant import objects
 
 
-class Page(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Page:
     """One page of a list: items as JSON, and whether another may follow."""
 
     items: tuple[dict[str, Any], ...]
@@ -26,7 +26,7 @@ def read_page(body: Any, *, page: int, page_size: int) -> Page:
     Whether another page follows is told by `total_pages` or `total` where there, else by a full page.
     """
     if isinstance(body, list):
-        return Page.model_construct(items=tuple(objects(body)), page=page, more=len(body) >= page_size, total=None)
+        return Page(items=tuple(objects(body)), page=page, more=len(body) >= page_size, total=None)
     if not isinstance(body, Mapping):
         raise TypeError("a list was expected, as an array or as {'items': [...]}")
     items = next(
@@ -42,8 +42,7 @@ def read_page(body: Any, *, page: int, page_size: int) -> Page:
         more = page * page_size < total
     else:
         more = len(items) >= page_size
-    # Constructed, not validated: a page of 100 jobs would be copied for nothing, while others wait for the loop.
-    return Page.model_construct(
+    return Page(
         items=tuple(objects(items)),
         page=page,
         more=more and bool(items),

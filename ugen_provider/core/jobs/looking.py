@@ -23,7 +23,10 @@ from ugen_provider.core.api.pages import Page
 
 T = TypeVar("T")
 
-_AT_ONCE = 32
+_GETS_AT_ONCE = 16
+_PAGES_AT_ONCE = 4
+"""Few, since pages that arrive together are read one after the other while everybody else in the loop waits."""
+
 _FEWEST = 4
 """Below this many jobs the pages are not worth a thought."""
 
@@ -109,6 +112,7 @@ class Looker:
     )
     _rest: int = 0
     _next_rest: int = 2
+    _rests_from: int = 0
     _ended_pages_help: bool = True
     _owed: dict[str, None] = field(default_factory=dict)
 
@@ -125,8 +129,12 @@ class Looker:
         spent_before = self.budget.left
         listed = self._pages_may_pay(known) and await self._read_active(unseen)
         if listed and len(unseen) > _FEWEST and self._ended_pages_help:
+            pages = spent_before - self.budget.left
             await self._read_ended(unseen)
-        pages = round(spent_before - self.budget.left)
+            if len(unseen) > 2 * pages:
+                # Those that are on neither kind of page moved from one page to another while these were read.
+                await self._read_active(unseen)
+        pages = spent_before - self.budget.left
         due = [*(job_id for job_id in self._owed if job_id in unseen or job_id in sure)]
         due += [job_id for job_id in (*sure, *unseen) if job_id in job_ids and job_id not in self._owed]
         self._owed.clear()
@@ -139,24 +147,27 @@ class Looker:
     def _pages_may_pay(self, jobs: int) -> bool:
         if jobs < _FEWEST:
             return False
-        if self._rest:
+        if self._rest and jobs <= 1.5 * self._rests_from:
             self._rest -= 1
             return False
         return self.budget.left - jobs >= len(self._words)
 
-    def _judge_pages(self, *, cost: int, jobs: int) -> None:
+    def _judge_pages(self, *, cost: float, jobs: int) -> None:
         if cost > _WORTH * jobs:
-            self._back_off()
+            self._back_off(jobs)
         else:
             self._next_rest = 2
 
-    def _back_off(self) -> None:
+    def _back_off(self, jobs: int) -> None:
+        """The pages cost too much for so many jobs: leave them alone for some rounds, unless there are many more."""
         self._rest = self._next_rest
+        self._rests_from = jobs
         self._next_rest = min(2 * self._next_rest, _LONGEST_REST)
 
     async def _read_active(self, unseen: dict[str, None]) -> bool:
         """Cross off whoever stands on a page of active jobs; False where that would cost too much."""
-        most = min(_WORTH * len(unseen), self.budget.left - len(unseen))
+        jobs = len(unseen)
+        most = min(_WORTH * jobs, self.budget.left - jobs)
         for known in sorted(self._words.values(), key=lambda known: -known.ours):
             try:
                 page = await self._page(known.word, 1)
@@ -166,9 +177,9 @@ class Looker:
             known.ours = self._cross_off(page, unseen)
             number = 1
             while page.more and unseen:
-                count = min(_AT_ONCE, self._pages_left(page, number))
+                count = min(_PAGES_AT_ONCE, self._pages_left(page, number))
                 if most < self._pages_left(page, number):
-                    self._back_off()
+                    self._back_off(jobs)
                     return False
                 try:
                     pages = await asyncio.gather(*(self._page(known.word, number + 1 + i) for i in range(count)))
@@ -240,7 +251,7 @@ class Looker:
 
     async def _get_each(self, job_ids: Sequence[str]) -> int:
         """A GET each. How many of them were found at work although a page should have shown them."""
-        places = asyncio.Semaphore(_AT_ONCE)
+        places = asyncio.Semaphore(_GETS_AT_ONCE)
 
         async def get(job_id: str) -> int:
             async with places:

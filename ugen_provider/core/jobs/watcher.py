@@ -94,6 +94,7 @@ class JobWatcher:
         self._jobs: dict[str, _Watched] = {}
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._began = float("-inf")
         self._sleeps_until = float("inf")
         self._config_read_at = float("-inf")
 
@@ -124,13 +125,16 @@ class JobWatcher:
         waiter = _Waiter(job_id, goal or Goal(), interval, deadline, stale, now, future)
         watched = self._jobs.get(job_id)
         if watched is None:
-            watched = self._jobs[job_id] = _Watched(due=now)
-        watched.due = min(watched.due, now + interval)
+            watched = self._jobs[job_id] = _Watched(due=float("inf"))
         watched.waiters.append(waiter)
         if self._task is None or self._task.done():
+            watched.due = now
             self._task = asyncio.create_task(self._watch(), name="ugen-job-watcher")
-        elif now + interval < self._sleeps_until:
-            self._woken.set()
+        else:
+            # Whoever joins keeps step with those who wait already: a round of its own would cost the pages again.
+            watched.due = min(watched.due, max(now, self._began + interval), self._sleeps_until)
+            if watched.due < self._sleeps_until:
+                self._woken.set()
         try:
             return await future
         finally:
@@ -167,7 +171,7 @@ class JobWatcher:
         # Whoever joins in the same breath belongs to the first round.
         await asyncio.sleep(0)
         while self._jobs:
-            began = self._clock.now()
+            began = self._began = self._clock.now()
             due = [job_id for job_id, watched in self._jobs.items() if watched.due <= began + _SLACK]
             sure = {job_id for job_id in due if self._needs_its_own_look(job_id, began)}
             await self._looker.look(due, sure=sure)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def lenient(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """What pydantic reads, or None where it would refuse."""
     if value is None:
         return None
     try:
@@ -38,10 +39,12 @@ def _timestamp(value: Any) -> Any:
 
 
 def text_of(value: Any) -> Any:
+    """A number as text, as an id may come; everything else as it is."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def objects(value: Any) -> Any:
+    """The JSON objects of a list; nothing where there is no list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else ()
 
 

@@ -129,7 +129,7 @@ def _keys(secrets: str | Secret | Sequence[str | Secret]) -> list[bytes]:
 
 
 def _header(headers: Headers, name: str) -> str:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
     found = [value for key, value in pairs if key.lower() == name.lower()]
     if len(found) != 1 or not found[0].strip():
         raise MalformedWebhookError(f"the header {name} {'is missing' if not found else 'stands twice or is empty'}")

@@ -129,11 +129,17 @@ def _keys(secrets: str | Secret | Sequence[str | Secret]) -> list[bytes]:
 
 
 def _header(headers: Headers, name: str) -> str:
-    pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
-    found = [value for key, value in pairs if key.lower() == name.lower()]
+    found = [value for key, value in _pairs(headers) if key.lower() == name.lower()]
     if len(found) != 1 or not found[0].strip():
         raise MalformedWebhookError(f"the header {name} {'is missing' if not found else 'stands twice or is empty'}")
     return found[0].strip()
+
+
+def _pairs(headers: Headers) -> Iterable[tuple[str, str]]:
+    if isinstance(headers, Mapping):
+        by_name: Mapping[str, str] = headers
+        return by_name.items()
+    return headers
 
 
 def _hex(part: str) -> bytes:

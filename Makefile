@@ -10,8 +10,6 @@ UV_PINNED := $(shell sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements/dev.txt)
 
 # A shell that forbids .pyc files would make each of Airflow's processes compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
-# Importing Airflow writes a configuration into its home; a developer's own home is not ours to write into.
-export AIRFLOW_HOME := $(CURDIR)/.airflow/imports
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help

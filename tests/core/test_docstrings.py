@@ -60,7 +60,7 @@ def namespace(module, local, tmp_path, is_async):
     return {**vars(module), **given}
 
 
-@pytest.mark.parametrize(("module", "found"), examples())
+@pytest.mark.parametrize(("module", "found"), list(examples()))
 def test_an_example_runs_and_prints_what_it_says(module, found, tmp_path):
     source = "".join(example.source for example in found)
     is_async = "await " in source or "async for" in source or "JobWatcher" in source

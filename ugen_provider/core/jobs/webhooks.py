@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from ugen_provider.core.api.errors import MalformedWebhookError, SignatureMismatchError, TimestampToleranceError
 from ugen_provider.core.api.secrets import Secret
@@ -137,8 +137,7 @@ def _header(headers: Headers, name: str) -> str:
 
 def _pairs(headers: Headers) -> Iterable[tuple[str, str]]:
     if isinstance(headers, Mapping):
-        by_name: Mapping[str, str] = headers
-        return by_name.items()
+        return cast("Mapping[str, str]", headers).items()
     return headers
 
 

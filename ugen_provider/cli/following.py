@@ -82,7 +82,7 @@ class JobProgress:
 
     def _move(self, progress: Progress, job: Job) -> None:
         where = job.current_stage if job.state is JobState.ACTIVE and job.current_stage else job.status
-        done = 100.0 if job.state is JobState.COMPLETED else job.progress_percent or 0.0
+        done = 100 if job.state is JobState.COMPLETED else round(job.progress_percent or 0.0)
         bar = self._bars.get(job.job_id)
         if bar is None:
             name = clean(job.product_name or "")[:23]

@@ -16,7 +16,7 @@ from ugen_provider.cli.session import Session, Surroundings
 _ARGUMENTS = "ugen.arguments"
 
 
-class Failure(click.ClickException):
+class CommandFailedError(Exception):
     """A command ended in an error: a sentence, an exit code and what to do next.
 
     Args:
@@ -24,39 +24,28 @@ class Failure(click.ClickException):
         code: The exit code.
         advice: What to do next.
         kind: A stable word for programs, such as the error's class.
-        as_json: Whether a program reads it.
     """
 
-    def __init__(
-        self, message: str, *, code: ExitCode, advice: str = "", kind: str = "", as_json: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, code: ExitCode, advice: str = "", kind: str = "") -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.code = code
         self.advice = advice
         self.kind = kind
-        self.as_json = as_json
 
-    def show(self, file: Any = None) -> None:
-        """Print it to stderr."""
-        if self.as_json:
-            told = {"exit_code": int(self.exit_code), "error": self.kind, "message": self.message, "next": self.advice}
-            click.echo(json.dumps(told, ensure_ascii=False), file=file, err=True)
-            return
-        click.echo(f"Error: {self.message}", file=file, err=True)
-        if self.advice:
-            click.echo(f"Next: {self.advice}", file=file, err=True)
+    def told(self, *, as_json: bool) -> str:
+        """What is printed to stderr."""
+        if as_json:
+            told = {"exit_code": int(self.code), "error": self.kind, "message": str(self), "next": self.advice}
+            return json.dumps(told, ensure_ascii=False)
+        return f"Error: {self}" + (f"\nNext: {self.advice}" if self.advice else "")
 
 
-def failure_of(error: BaseException, *, as_json: bool) -> Failure:
+def failure_of(error: BaseException) -> CommandFailedError:
     """The failure that an error ends a command with."""
+    if isinstance(error, CommandFailedError):
+        return error
     message = "stopped" if isinstance(error, KeyboardInterrupt) else clean(str(error)) or type(error).__name__
-    return Failure(
-        message,
-        code=exit_of(error),
-        advice=next_step(error),
-        kind=type(error).__name__,
-        as_json=as_json,
-    )
+    return CommandFailedError(message, code=exit_of(error), advice=next_step(error), kind=type(error).__name__)
 
 
 class UGenCommand(click.Command):
@@ -82,17 +71,16 @@ class UGenCommand(click.Command):
         ctx.obj = Session(world, profile=ctx.params.pop("profile", None), as_json=as_json, arguments=arguments)
         try:
             code = super().invoke(ctx)
-        except Failure as failure:
-            failure.as_json = as_json
-            raise
         except (click.exceptions.Exit, click.ClickException):
             raise
-        except click.Abort:
-            raise failure_of(KeyboardInterrupt(), as_json=as_json) from None
         except (Exception, KeyboardInterrupt) as error:
-            if not _expected(error):
+            # Aborted is what click makes of Ctrl-C at a prompt.
+            seen = KeyboardInterrupt() if isinstance(error, click.Abort) else error
+            if not _expected(seen):
                 raise
-            raise failure_of(error, as_json=as_json) from error
+            failure = failure_of(seen)
+            click.echo(failure.told(as_json=as_json), err=True)
+            code = failure.code
         if isinstance(code, ExitCode) and code:
             ctx.exit(int(code))
         return code
@@ -120,7 +108,7 @@ class UGenCommand(click.Command):
 def _expected(error: BaseException) -> bool:
     from ugen_provider.core.api.errors import UGenError
 
-    expected = (UGenError, OSError, KeyboardInterrupt)
+    expected = (CommandFailedError, UGenError, OSError, KeyboardInterrupt)
     # The database's own errors are of this machine or its network; the package is only there if a ledger was opened.
     return isinstance(error, expected) or type(error).__module__.startswith("sqlalchemy.")
 

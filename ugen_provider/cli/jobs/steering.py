@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from ugen_provider.cli.exits import ExitCode, exit_of, next_step, worst
-from ugen_provider.cli.frame import Failure, command
+from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.orders import Orders
 from ugen_provider.cli.jobs.views import data_of, jobs_listing
 from ugen_provider.cli.jobs.waiting import interval_option, show_waited, timeout_option, wait_for
@@ -74,25 +74,39 @@ def _past(job: Job) -> str:
     return "been cancelled" if job.state is JobState.CANCELLED else job.status
 
 
-def _each(session: Session, job_ids: Sequence[str], act: Callable[[UGenClient, str], Verdict]) -> ExitCode:
+def _each(
+    session: Session, job_ids: Sequence[str], act: Callable[[UGenClient, str], Verdict], *, show: bool = True
+) -> ExitCode:
     """Act on each job; one that is refused does not keep the others from it."""
-    verdicts: dict[str, Verdict] = {}
     with session.client() as client:
-        for job_id in dict.fromkeys(job_ids):
-            try:
-                verdicts[job_id] = act(client, job_id)
-            except UGenError as error:
-                if len(set(job_ids)) == 1:
-                    raise
-                verdicts[job_id] = None, exit_of(error), f"{error}. {next_step(error)}"
+        return each_of(session, client, job_ids, act, show=show)
+
+
+def each_of(
+    session: Session,
+    client: UGenClient,
+    job_ids: Sequence[str],
+    act: Callable[[UGenClient, str], Verdict],
+    *,
+    show: bool = True,
+) -> ExitCode:
+    """Act on each job with a client that is open already."""
+    verdicts: dict[str, Verdict] = {}
+    for job_id in dict.fromkeys(job_ids):
+        try:
+            verdicts[job_id] = act(client, job_id)
+        except UGenError as error:
+            if len(set(job_ids)) == 1:
+                raise
+            verdicts[job_id] = None, exit_of(error), f"{error}. {next_step(error)}"
     jobs = [job for job, _, _ in verdicts.values() if job is not None]
-    if session.out.as_json:
+    if session.out.as_json and show:
         told = [
             {**(data_of(job) if job is not None else {"job_id": job_id}), "exit_code": int(code), "told": words}
             for job_id, (job, code, words) in verdicts.items()
         ]
         session.out.json(told[0] if len(told) == 1 else told)
-    elif jobs:
+    elif jobs and show:
         session.out.show(jobs_listing(jobs, nothing=""))
     for job_id, (_, _, words) in verdicts.items():
         session.out.note(f"{job_id}: {words}")
@@ -104,14 +118,15 @@ def _each(session: Session, job_ids: Sequence[str], act: Callable[[UGenClient, s
 def cancel_command(session: Session, *, job_ids: tuple[str, ...]) -> ExitCode:
     """Cancel jobs that have not ended; their reservations are released. An ended job is never touched."""
     orders = Orders(session.data / "orders")
+    return _each(session, job_ids, lambda client, job_id: cancel_one(client, job_id, orders))
 
-    def act(client: UGenClient, job_id: str) -> Verdict:
-        intent = orders.of_job(job_id)
-        scope = intent.scope if intent is not None else None
-        done = client.run(cancel(client.caller, job_id, reason="cli", store=orders.store, scope=scope))
-        return after_cancel(done.job)
 
-    return _each(session, job_ids, act)
+def cancel_one(client: UGenClient, job_id: str, orders: Orders) -> Verdict:
+    """Cancel a job, and write it down with the order that bought it, if that was from here."""
+    intent = orders.of_job(job_id)
+    scope = intent.scope if intent is not None else None
+    done = client.run(cancel(client.caller, job_id, reason="cli", store=orders.store, scope=scope))
+    return after_cancel(done.job)
 
 
 @command("pause", examples=("ugen jobs pause JOB",))
@@ -140,7 +155,7 @@ def resume_command(
             stale[job_id] = acted.stale
         return after_resume(acted)
 
-    code = _each(_quiet(session, wait=wait), job_ids, act)
+    code = _each(session, job_ids, act, show=not wait)
     if not wait or code:
         return code
     waited = wait_for(session, job_ids, goal=Goal(), interval=interval, timeout=timeout, stale=stale)
@@ -167,7 +182,7 @@ def retry_command(
 
     def act(client: UGenClient, job_id: str) -> Verdict:
         if from_stage is None and client.jobs.get(job_id).state is JobState.COMPLETED:
-            raise Failure(
+            raise CommandFailedError(
                 f"job {job_id} has completed; nothing was sent",
                 code=ExitCode.USAGE,
                 advice="name the stage to make again: --from-stage generation. It costs credits",
@@ -187,12 +202,8 @@ def retry_command(
             stale[job_id] = acted.stale
         return after_retry(acted)
 
-    code = _each(_quiet(session, wait=wait), [job_id], act)
+    code = _each(session, [job_id], act, show=not wait)
     if not wait or code:
         return code
     waited = wait_for(session, [job_id], goal=Goal(), interval=interval, timeout=timeout, stale=stale)
     return show_waited(session, [job_id], waited)
-
-
-def _quiet(session: Session, *, wait: bool) -> Session:
-    return session

@@ -11,7 +11,7 @@ import click
 
 from ugen_provider.cli.exits import ExitCode, exit_of, next_step, worst
 from ugen_provider.cli.following import JobProgress, TellingWatcher
-from ugen_provider.cli.frame import Failure, command, failure_of
+from ugen_provider.cli.frame import CommandFailedError, command, failure_of
 from ugen_provider.cli.jobs.views import code_of, data_of, job_sheet, jobs_listing
 from ugen_provider.cli.session import Session
 from ugen_provider.core.api import polling, rules
@@ -68,7 +68,7 @@ def wait_for(
     """Wait for jobs as one, with live progress.
 
     Raises:
-        Failure: Ctrl-C; it names what still runs.
+        CommandFailedError: Ctrl-C; it names what still runs.
     """
     waited = Waited()
     wanted = list(dict.fromkeys(job_ids))
@@ -105,7 +105,7 @@ def wait_for(
     return waited
 
 
-def left_running(job_ids: Collection[str], *, then: str | None = None) -> Failure:
+def left_running(job_ids: Collection[str], *, then: str | None = None) -> CommandFailedError:
     """The failure for Ctrl-C while jobs are waited for.
 
     Args:
@@ -113,10 +113,10 @@ def left_running(job_ids: Collection[str], *, then: str | None = None) -> Failur
         then: How to go on, where waiting for them is not it.
     """
     if not job_ids:
-        return Failure("stopped; no job runs", code=ExitCode.INTERRUPTED, kind="KeyboardInterrupt")
+        return CommandFailedError("stopped; no job runs", code=ExitCode.INTERRUPTED, kind="KeyboardInterrupt")
     names = " ".join(job_ids)
     verb = "runs" if len(job_ids) == 1 else "run"
-    return Failure(
+    return CommandFailedError(
         f"stopped; {len(job_ids)} job{'' if len(job_ids) == 1 else 's'} still {verb} and nothing is lost: {names}",
         code=ExitCode.INTERRUPTED,
         advice=f"to go on: {then or f'ugen jobs wait {names}'}; to end: ugen jobs cancel {names}",
@@ -151,11 +151,11 @@ def show_waited(session: Session, job_ids: Sequence[str], waited: Waited) -> Exi
     """Show how jobs ended, and say what went wrong with which.
 
     Raises:
-        Failure: One job was waited for, and that failed.
+        CommandFailedError: One job was waited for, and that failed.
     """
     unique = list(dict.fromkeys(job_ids))
     if len(unique) == 1 and unique[0] in waited.errors:
-        raise failure_of(waited.errors[unique[0]], as_json=session.out.as_json)
+        raise failure_of(waited.errors[unique[0]])
     jobs = [waited.jobs[job_id] for job_id in unique if job_id in waited.jobs]
     if len(unique) == 1:
         session.out.show(job_sheet(jobs[0]))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command line reads of a ledger beside its entries and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+import sqlalchemy as sa
+
+from ugen_provider.core.batch import schema
+from ugen_provider.core.batch.ledger import Ledger
+from ugen_provider.core.batch.planning import Run
+
+ledger_option = click.option(
+    "--ledger",
+    metavar="PATH|URL",
+    help="A SQLite file or a PostgreSQL URL; else UGEN_LEDGER, the profile's, or one in the user's data folder.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that a stopped run left running."""
+
+    product_id: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run, as a person looks at it.
+
+    Attributes:
+        run: To ask for its report.
+        created_at: Seconds since the epoch.
+        state: `planning`, `buying` or `done`.
+    """
+
+    run: Run
+    created_at: float
+    state: str
+
+
+def find_run(ledger: Ledger, catalogue: str, run_id: str, *, namespace: str) -> Run | None:
+    """A run by its name.
+
+    Raises:
+        ConfigError: The catalogue is not in the ledger.
+    """
+    found = [known.run for known in known_runs(ledger, catalogue, namespace=namespace) if known.run.run_id == run_id]
+    return found[0] if found else None
+
+
+def known_runs(ledger: Ledger, catalogue: str, *, namespace: str) -> list[KnownRun]:
+    """All runs of a catalogue, the newest first.
+
+    Raises:
+        ConfigError: The catalogue is not in the ledger.
+    """
+    known = ledger.find_catalogue(catalogue, namespace=namespace)
+    table = schema.run
+    query = sa.select(table).where(table.c.catalogue_id == known.id).order_by(table.c.id.desc())
+    rows = ledger.read(lambda connection: connection.execute(query).all())
+    return [KnownRun(Run(row.id, known, row.run_id, row.owner or ""), row.created_at, row.state) for row in rows]
+
+
+def running_jobs(ledger: Ledger, catalogue: str, run_id: str, *, namespace: str) -> list[RunningJob]:
+    """The jobs that a stopped run left running; none where it was not even planned."""
+    run = find_run(ledger, catalogue, run_id, namespace=namespace)
+    if run is None:
+        return []
+    item, intent = schema.item, schema.intent
+    same = sa.and_(
+        intent.c.catalogue_id == run.catalogue.id,
+        intent.c.product_id == item.c.product_id,
+        intent.c.fingerprint == item.c.fingerprint,
+    )
+    query = (
+        sa.select(item.c.product_id, intent.c.job_id)
+        .select_from(item.join(intent, same))
+        .where(item.c.run == run.id, item.c.state == "running", intent.c.job_id.is_not(None))
+        .order_by(item.c.seq)
+    )
+    rows = ledger.read(lambda connection: connection.execute(query).all())
+    return [RunningJob(row.product_id, row.job_id) for row in rows]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,42 @@ class TestBuying:
         with pytest.raises(UGenFailure, match="max_credits is 1"):
             run(operator(max_credits=1), attempts.next())
         assert bought(ugen_emulator) == 0
+
+
+class TestProducts:
+    @pytest.fixture
+    def product(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        ledger = json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")})
+        monkeypatch.setenv("AIRFLOW_CONN_LEDGER", ledger)
+        return {"idempotency": "content", "catalogue": "shop", "product_id": "LL-1", "ledger_conn_id": "ledger"}
+
+    def test_whoever_orders_a_product_gets_its_one_job(
+        self, product: dict[str, Any], ugen_emulator: Any, deferrable: bool
+    ) -> None:
+        from tests.airflow.conftest import Attempts
+
+        found = {run(operator(deferrable=deferrable, **product), Attempts().next())["job_id"] for _ in range(3)}
+        assert (len(found), bought(ugen_emulator)) == (1, 1)
+
+    def test_a_changed_product_is_another_order_and_one_that_changed_back_is_known(
+        self, product: dict[str, Any], ugen_emulator: Any, attempts: Any
+    ) -> None:
+        names = ["Lamp", "Lamp 2", "Lamp"]
+        found = [run(operator(**product, product_name=name), attempts.next())["job_id"] for name in names]
+        assert (found[0] == found[2], found[0] == found[1], bought(ugen_emulator)) == (True, False, 2)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"catalogue": None}, "catalogue: must be named"),
+            ({"cancel_on_kill": True}, "cancel_on_kill: nobody owns a product's job alone"),
+            ({"cancel_on_timeout": True}, "cancel_on_timeout: nobody owns"),
+            ({"scope_key": "x"}, "scope_key: with idempotency='content'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, product: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            operator(**{**product, **wrong})
 
 
 class TestFailures:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -65,6 +66,10 @@ class UGenCreateJobOperator(UGenJobOperator):
         output_path: Where the finished job's files go: a path, a URL or an `ObjectStoragePath`. The result then has
             the address of the manifest.
         product_id: The product, for the folder below `output_path`; default is `scope_key`.
+        idempotency: What is ordered once: this `task_instance`, or a product of a catalogue by its `content`, whoever
+            orders it and however often. The second needs `catalogue`, `product_id` and `ledger_conn_id`.
+        catalogue: What the product belongs to.
+        ledger_conn_id: The connection of the ledger's database: PostgreSQL, or SQLite for one machine.
         scope_key: What this task instance orders, instead of its map index: for mapped rows that may change places.
         regenerate: A value by which another video is asked for; each new value buys once. Also by
             `dag_run.conf["ugen_regenerate"]`.
@@ -74,7 +79,8 @@ class UGenCreateJobOperator(UGenJobOperator):
         on_paused: For a job that somebody else paused: `wait` until they let it go on, or `fail`.
         slot_timeout: Seconds to wait for a free slot of the account; None waits as long as it takes.
         cancel_on_kill: Whether the job is cancelled where a person ends the task instance or its run, or the run times
-            out. A cleared task, a lost worker or a stopped node never cancels: the next attempt attaches.
+            out. A cleared task, a lost worker or a stopped node never cancels: the next attempt attaches. Default: yes,
+            and no with `content`.
         cancel_on_timeout: Whether `timeout` also cancels the job.
         max_credits: Most credits that the job may reserve.
         min_score: The lowest quality score that is good enough, 0 to 1.
@@ -104,6 +110,8 @@ class UGenCreateJobOperator(UGenJobOperator):
         *JOB_FIELDS,
         "output_path",
         "product_id",
+        "catalogue",
+        "ledger_conn_id",
         "scope_key",
         "regenerate",
         "max_credits",
@@ -157,13 +165,16 @@ class UGenCreateJobOperator(UGenJobOperator):
         timeout: float | timedelta | None = DEFAULT_TIMEOUT,
         output_path: Any = None,
         product_id: str | None = None,
+        idempotency: Literal["task_instance", "content"] = "task_instance",
+        catalogue: str | None = None,
+        ledger_conn_id: str | None = None,
         scope_key: str | None = None,
         regenerate: str | None = None,
         on_earlier_failure: Literal["retry_stage", "resubmit", "fail"] = "retry_stage",
         max_stage_retries: int = 2,
         on_paused: Literal["wait", "fail"] = "wait",
         slot_timeout: float | timedelta | None = None,
-        cancel_on_kill: bool = True,
+        cancel_on_kill: bool | None = None,
         cancel_on_timeout: bool = False,
         max_credits: int | str | None = None,
         min_score: float | str | None = None,
@@ -171,7 +182,13 @@ class UGenCreateJobOperator(UGenJobOperator):
         **kwargs: Any,
     ) -> None:
         given = locals()
-        super().__init__(ugen_conn_id=ugen_conn_id, cancel_on_kill=cancel_on_kill, **kwargs)
+        # With the product's scope nobody owns the job alone.
+        owns = idempotency != "content"
+        cancels = owns if cancel_on_kill is None else cancel_on_kill
+        super().__init__(ugen_conn_id=ugen_conn_id, cancel_on_kill=cancels, **kwargs)
+        self.idempotency: Literal["task_instance", "content"] = idempotency
+        self.catalogue = catalogue
+        self.ledger_conn_id = ledger_conn_id
         self.job = job
         self.product_image = product_image
         for name in JOB_FIELDS:
@@ -196,6 +213,16 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     def _check_arguments(self) -> None:
         """Refuse what can be known to be wrong when the DAG is parsed."""
+        require_one_of("idempotency", self.idempotency, ("task_instance", "content"))
+        if self.idempotency == "content":
+            for name in ("catalogue", "product_id", "ledger_conn_id"):
+                if not getattr(self, name):
+                    raise ConfigError(f"{name}: must be named with idempotency='content'")
+            for name in ("cancel_on_kill", "cancel_on_timeout"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name}: nobody owns a product's job alone; leave it out with 'content'")
+            if self.scope_key is not None:
+                raise ConfigError("scope_key: with idempotency='content' the product is the scope; leave it out")
         require_one_of("on_earlier_failure", self.on_earlier_failure, ("retry_stage", "resubmit", "fail"))
         require_one_of("on_paused", self.on_paused, ("wait", "fail"))
         require_one_of("on_low_quality", self.on_low_quality, ("warn", "fail"))
@@ -225,7 +252,29 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     # The order, after rendering and before any call.
 
+    @contextmanager
+    def _storing(self, context: Context, config: ClientConfig) -> Iterator[IntentStore]:
+        """Where the intent is kept: with this task instance, or with the product in the ledger."""
+        if self.idempotency == "task_instance":
+            yield store_of(context)
+            return
+        from ugen_provider.core.batch.ledger import Ledger
+        from ugen_provider.core.batch.single import product_store
+        from ugen_provider.operators.feeds import ledger_address
+
+        catalogue, product_id = str(self._given("catalogue")), str(self._given("product_id"))
+        with (
+            Ledger(ledger_address(str(self._given("ledger_conn_id")))) as ledger,
+            product_store(ledger, catalogue=catalogue, product_id=product_id, namespace=config.namespace) as store,
+        ):
+            yield store
+
     def _scope(self, context: Context, config: ClientConfig) -> Scope:
+        if self.idempotency == "content":
+            from ugen_provider.core.jobs.scope import product_scope
+
+            catalogue, product_id = str(self._given("catalogue")), str(self._given("product_id"))
+            return product_scope(catalogue=catalogue, product_id=product_id, namespace=config.namespace)
         return scope_of(context, scope_key=self._given("scope_key"), namespace=config.namespace)
 
     def _order(self, context: Context, client: UGenClient) -> Order:
@@ -282,22 +331,22 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy, or find what was bought, and wait."""
-        with failing_for_good(), self.hook.get_conn() as client:
-            return self._pursue(context, client, self._order(context, client), store_of(context))
+        with failing_for_good(), self.hook.get_conn() as client, self._storing(context, client.config) as store:
+            return self._pursue(context, client, self._order(context, client), store)
 
     def execute_slot(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for a slot again."""
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(), self.hook.get_conn() as client, self._storing(context, client.config) as store:
             since = event["carry"]["slot_since"]
-            return self._pursue(context, client, self._order(context, client), store_of(context), slot_since=since)
+            return self._pursue(context, client, self._order(context, client), store, slot_since=since)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Read the job again, believe only that, and go on from there."""
         from ugen_provider.core.api.polling import Outcome, judge, timed_out
         from ugen_provider.core.jobs.purchase import How, Purchase, goal_of
 
-        with failing_for_good(), self.hook.get_conn() as client:
-            order, store = self._order(context, client), store_of(context)
+        with failing_for_good(), self.hook.get_conn() as client, self._storing(context, client.config) as store:
+            order = self._order(context, client)
             job_id, carry = event["job_id"], event["carry"]
             job = client.jobs.get(job_id)
             intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
@@ -399,7 +448,8 @@ class UGenCreateJobOperator(UGenJobOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer; where Airflow itself gave up on the trigger, the job was left."""
-        if next_method not in {"execute_complete", "execute_slot"}:
+        came_back = next_method in {"execute_complete", "execute_slot"}
+        if not came_back and self.idempotency == "task_instance":
             with failing_for_good():
                 store = store_of(context)
                 intent = store.read(str(self._scope(context, self.hook.config)))

@@ -8,7 +8,7 @@ from typing import Any
 from ugen_provider.__about__ import __version__
 
 CONN_TYPE = "ugen"
-OPERATORS = [f"ugen_provider.operators.{name}" for name in ("jobs", "feeds", "media", "review")]
+OPERATORS = [f"ugen_provider.operators.{name}" for name in ("jobs", "feeds", "media", "orphans", "review")]
 
 
 def _field(label: str, kind: str, description: str, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 
 from ugen_provider.cli.demo.airflow_processes import RealAirflow
+from ugen_provider.cli.demo.parts import demo_parts
 from ugen_provider.cli.demo.processes import wait_until
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 
 DAGS = Path(__file__).parent / "dags"
+EXAMPLES = demo_parts().dag.parent
 PATIENCE = 150.0
 WEBHOOK_SECRET = "whsec_local_0123456789"
 _runs = itertools.count()
@@ -156,7 +159,10 @@ def ugen() -> Iterator[EmulatorServer]:
 @pytest.fixture(scope="session")
 def stage(ugen: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     home = tmp_path_factory.mktemp("airflow")
-    airflow = RealAirflow(home, dags=DAGS, env={"UGEN_TEST_OUTPUT": str(home / "output")}, parallelism=4)
+    dags = tmp_path_factory.mktemp("dags")
+    for source in [*DAGS.glob("*.py"), *(EXAMPLES / name for name in ("keyframe_gate.py", "on_finished_videos.py"))]:
+        shutil.copy(source, dags)
+    airflow = RealAirflow(home, dags=dags, env={"UGEN_TEST_OUTPUT": str(home / "output")}, parallelism=4)
     with airflow:
         extra = {"base_url": ugen.base_url, "webhook_secret": WEBHOOK_SECRET}
         airflow.api.set_connection("ugen_default", conn_type="ugen", password=LOCAL_KEY, extra=extra)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
@@ -158,6 +159,14 @@ class Ledger:
         self.writer.run(lambda connection: connection.execute(update))
         return self.find_catalogue(catalogue.name, namespace=catalogue.namespace)
 
+    def known_jobs(self, job_ids: Collection[str]) -> set[str]:
+        """Those of these jobs that any product here was bought by."""
+        found: set[str] = set()
+        asked = sorted(job_ids)
+        for start in range(0, len(asked), 500):
+            found |= self.read(partial(_jobs_among, asked[start : start + 500]))
+        return found
+
     def entries(self, name: str, *, namespace: str = "") -> Iterator[Entry]:
         """All products of a catalogue, in the order of their ids."""
         found = self.find_catalogue(name, namespace=namespace)
@@ -182,6 +191,11 @@ class Ledger:
                     row.seen_run == last,
                     row.updated_at,
                 )
+
+
+def _jobs_among(job_ids: Collection[str], connection: sa.Connection) -> set[str]:
+    column = schema.intent.c.job_id
+    return {str(found) for found in connection.execute(sa.select(column).where(column.in_(job_ids))).scalars()}
 
 
 def _catalogue(connection: sa.Connection, name: str, namespace: str, now: float) -> Catalogue:

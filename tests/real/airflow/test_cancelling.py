@@ -170,6 +170,7 @@ def test_a_blocking_task_marked_failed_cancels(stage: Stage) -> None:
     run.until_status("cancelled")
 
 
+@pytest.mark.torture
 def test_a_blocking_task_whose_node_stops_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
     run = stage.start("blocking_job")
     run.until_bought()

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dagster_ugen: imports, a thousand partitions in one run, a hundred thousand from a feed, one intent among many.
+
+    python benchmarks/bench_dagster.py            # the figures, about four minutes
+    python benchmarks/bench_dagster.py --smoke    # a minute, judging nothing
+
+The service is an emulator in a process of its own, on this machine's loopback.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+KEY = "ugen_sk_local"
+IMPORT = """
+import time, dagster
+began = time.perf_counter()
+{what}
+print((time.perf_counter() - began) * 1000)
+"""
+
+
+def imports(rounds):
+    """Milliseconds over `import dagster`, each in a process of its own."""
+    asked = {
+        "import dagster_ugen": "import dagster_ugen",
+        "with resource and assets": "from dagster_ugen import UGenResource, FeedRequests, build_ugen_assets",
+        "import httpx, for comparison": "import httpx",
+    }
+    found = {}
+    for name, what in asked.items():
+        times = [
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", IMPORT.format(what=what)], capture_output=True, text=True, check=True
+                ).stdout
+            )
+            for _ in range(rounds)
+        ]
+        found[name] = statistics.median(times)
+        print(f"{name}: {found[name]:.1f} ms over import dagster (median of {rounds})")
+    return found
+
+
+class Emulator:
+    """An emulator in a process of its own."""
+
+    def __init__(self, speed):
+        command = [sys.executable, "-m", "ugen_provider.emulator", "--admin", "--speed", str(speed)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.url = self._process.stdout.readline().split()[-1]
+
+    def requests(self):
+        with urllib.request.urlopen(f"{self.url}/_emulator/journal?limit=200000") as answer:
+            return json.load(answer)["requests"]
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait(20)
+
+
+def many_partitions(count, seconds, interval):
+    """One run over many partitions, in a process of its own; jobs of about `seconds`, looked at every `interval`."""
+    speed = 165.0 / seconds
+    emulator = Emulator(speed)
+    try:
+        command = [sys.executable, __file__, "--one-run", str(count), str(interval)]
+        env = os.environ | {"UGEN_API_KEY": KEY, "UGEN_BASE_URL": f"{emulator.url}/api/v1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr[-4000:])
+        said = json.loads(done.stdout.splitlines()[-1])
+        requests = emulator.requests()
+    finally:
+        emulator.stop()
+    first_end = {}
+    waited = 0.0
+    created = {}
+    for entry in requests:
+        job = entry["path"].rpartition("/")[2]
+        if entry["method"] == "GET" and entry["path"].startswith("/api/v1/jobs/") and entry["path"].count("/") == 4:
+            first_end.setdefault(job, []).append(entry["at"])
+        if entry["method"] == "POST" and entry["path"] == "/api/v1/jobs":
+            created[entry["number"]] = entry["at"]
+    lists = sum(entry["method"] == "GET" and entry["path"] == "/api/v1/jobs" for entry in requests)
+    gets = sum(len(each) for each in first_end.values())
+    results = min(gets, count)
+    waited = sum(times[-1] for times in first_end.values()) - sum(created.values())
+    polling_each = waited / speed / interval
+    polls = lists + gets - results
+    print(
+        f"{count} partitions in one run: {said['seconds']:.0f} s, {said['events']} events, peak memory "
+        f"{said['above']:.0f} MB above import dagster"
+    )
+    print(
+        f"  looks: {lists} pages and {gets - results} jobs = {polls}, {100 * polls / polling_each:.1f} % of the "
+        f"{polling_each:.0f} that polling each would take; and one read of each result ({results})"
+    )
+    return {"share": polls / polling_each, "above": said["above"]}
+
+
+def one_run(count, interval):
+    import dagster as dg
+
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    from dagster_ugen import UGenResource, build_ugen_assets
+
+    def request_of(name):
+        return {"product_name": name, "product_image_url": f"https://shop.example/{name}.jpg", "segment_count": 2}
+
+    keys = [f"p{number:05}" for number in range(count)]
+    assets = build_ugen_assets(
+        requests=request_of,
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    account = UGenResource(api_key=KEY, base_url=os.environ["UGEN_BASE_URL"], poll_interval=interval)
+    job = dg.Definitions(
+        assets=assets,
+        resources={"ugen": account},
+        loggers={"console": dg.colored_console_logger.configured({"log_level": "ERROR"})},
+    ).resolve_implicit_global_asset_job_def()
+    tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+    with dg.instance_for_test() as instance:
+        began = time.perf_counter()
+        result = job.execute_in_process(instance=instance, tags=tags)
+        events = len(result.get_asset_materialization_events())
+        assert events == 3 * count
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": time.perf_counter() - began, "events": events, "above": peak - base}))
+
+
+def from_a_feed(count):
+    """Dynamic partitions from a CSV feed, and what that costs in memory."""
+    import dagster as dg
+
+    from dagster_ugen import FeedRequests, sync_product_partitions
+
+    with tempfile.TemporaryDirectory() as folder, dg.instance_for_test() as instance:
+        feed = Path(folder) / "feed.csv"
+        with feed.open("w") as file:
+            file.write("id,title,image_link\n")
+            file.writelines(f"p{n},Product {n},https://shop.example/{n}.jpg\n" for n in range(count))
+        requests = FeedRequests(str(feed), job_defaults={"segment_count": 2})
+        sync_product_partitions(instance, FeedRequests(str(feed), job_defaults={"segment_count": 2}), name="warm")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        began = time.perf_counter()
+        made = sync_product_partitions(instance, requests, name="ugen_products")
+        seconds = time.perf_counter() - began
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+        assert made.added == count
+    print(f"{count} dynamic partitions from a feed: {seconds:.1f} s, {grown:.0f} MB more than the same before")
+    return {"seconds": seconds, "grown": grown}
+
+
+def one_intent(count):
+    """Reading the intent of a partition among many, from SQLite."""
+    import dagster as dg
+
+    from dagster_ugen.intents import IntentLog
+    from ugen_provider.core.jobs.intent import Intent
+
+    with dg.instance_for_test() as instance:
+        log = IntentLog(instance, asset_key=dg.AssetKey("final_video"), holder="bench")
+        for number in range(count):
+            body = {"product_name": f"p{number}", "product_image_url": "https://shop.example/p.jpg", "segment_count": 2}
+            log.write(f"p{number}", Intent(f"s{number}", 0, f"k{number}", body, "f" * 64, 1, 0.0, job_id=f"j{number}"))
+        times = []
+        for number in range(0, count, max(1, count // 100)):
+            began = time.perf_counter()
+            assert log.newest(f"p{number}") is not None
+            times.append((time.perf_counter() - began) * 1000)
+    median, worst = statistics.median(times), max(times)
+    print(f"the intent of one partition among {count}: {median:.1f} ms, {worst:.1f} ms at worst")
+    return {"median": median, "worst": worst}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="fewer of everything, judging nothing")
+    parser.add_argument("--one-run", nargs=2, metavar=("COUNT", "INTERVAL"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one_run:
+        one_run(int(asked.one_run[0]), float(asked.one_run[1]))
+        return
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    times = imports(1 if asked.smoke else 7)
+    run = many_partitions(50, 10.0, 1.0) if asked.smoke else many_partitions(1000, 120.0, 5.0)
+    feed = from_a_feed(2_000 if asked.smoke else 100_000)
+    intent = one_intent(100 if asked.smoke else 10_000)
+    if asked.smoke:
+        return
+    limits = [
+        ("import dagster_ugen over import dagster, ms", times["import dagster_ugen"], 60),
+        ("looks, share of polling each, %", 100 * run["share"], 3),
+        ("memory of a run of 1,000, MB", run["above"], 200),
+        ("100,000 partitions, s", feed["seconds"], 60),
+        ("one intent among 10,000, ms", intent["median"], 50),
+    ]
+    missed = [f"{name}: {value:.1f}, wanted at most {most}" for name, value, most in limits if value > most]
+    if missed:
+        raise SystemExit("missed: " + "; ".join(missed))
+
+
+if __name__ == "__main__":
+    main()

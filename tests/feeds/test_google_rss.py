@@ -107,6 +107,25 @@ def test_atom_entries_with_their_links():
     assert (product.title, product.link, product.description) == ("Cup", "https://s.example/7", "Holds tea.")
 
 
+def test_a_feed_of_many_items_is_read_to_its_end():
+    items = "".join(
+        f"<item><g:id>{n}</g:id><g:title>Cup {n}</g:title><g:brand>F</g:brand></item>" for n in range(30_000)
+    )
+    rows = list(read_feed(feed(items)))
+    assert (len(rows), rows[-1].id, rows[-1].title) == (30_000, "29999", "Cup 29999")
+
+
+def test_xhtml_inside_a_field_becomes_its_text():
+    product = only(
+        feed(
+            "<item><g:id>7</g:id><g:title>Cup</g:title><g:description>Holds <b>hot <i>tea</i></b>, too.</g:description>"
+            "<a><a><a>odd</a></a></a><item>nested</item><g:brand>Fern</g:brand></item>"
+        )
+    )
+    assert product.description == "Holds hot tea, too."
+    assert (product.brand, product.attributes["item"]) == ("Fern", "nested")
+
+
 def test_the_first_usable_picture_is_taken():
     items = (
         "<item><g:id>7</g:id><g:title>Cup</g:title><g:image_link>/7.jpg</g:image_link>"
@@ -171,7 +190,8 @@ def test_line_numbers_stand_in_a_large_feed_with_long_items():
         (b"<configuration><a/></configuration>", "its root is <configuration>"),
         ("<rss><channel><item><id>1</id><title>é</title>".encode()[:-8], "cut off"),
         (b"<rss>" + b"<a>" * 100, "nests deeper"),
-        (b"<rss><channel><item><id>1</id>" + b"<a>" * 100, "nests deeper"),
+        (b"<rss><channel><item><id>1</id>" + b"<a>" * 300_000, "an item with more than 200,000 tags"),
+        (b"<rss><channel><item>" + b"<a>" * 99 + b"</a>" * 99 + b"</item></channel></rss><x>", "junk after document"),
         (b"<rss><channel><item><id>1</id><title>" + b"x" * (17 << 20), "an item is larger than 16,777,216 bytes"),
         (b"<rss><channel><item><id>1</id><title a='" + b"x" * (2 << 20), "a tag is larger than 1,048,576 bytes"),
     ],

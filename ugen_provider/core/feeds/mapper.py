@@ -16,7 +16,7 @@ from ugen_provider.core.feeds.products import Product, RejectedRow, excerpt, pla
 
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
-_SURELY_HTTP = re.compile(r"https?://[\w.-]+(?::\d+)?(?:[/?#][!-~]*)?")
+_SURELY_HTTP = re.compile(r"https?://[A-Za-z0-9.-]+(?:[/?#][!-+.-~-]*)?")  # no comma: text feeds write several
 MOST_POINTS = 5
 """Selling points that are sent at most; a script of a few segments has no room for more."""
 _MOST_SENTENCES = 3
@@ -82,6 +82,7 @@ class Mapper:
         self._base = {name: value for name, value in {**job_defaults, **mapping.constants}.items() if value is not None}
         if violations := rules.check(self._base, model=model, pending=_FROM_FEED, partial=bool(mapping.categories)):
             raise InvalidRequestError(violations)
+        self._filters = mapping.filters
         self._name = mapping.columns["product_name"]
         self._picture = mapping.columns["product_image_url"]
         self._wants_points = not {"key_selling_points", "custom_script"} & {*self._base, *mapping.templates}
@@ -102,7 +103,7 @@ class Mapper:
 
     def __call__(self, product: Product) -> dict[str, Any] | RejectedRow | SkippedRow:
         """The fields of the create-job request, or why there are none."""
-        for wanted in self._mapping.filters:
+        for wanted in self._filters:
             if not wanted.passes(product):
                 return SkippedRow(product.line, product.item, product.id, "filtered", str(wanted), product.rows)
         name = self._first(product, self._name)
@@ -157,10 +158,25 @@ class Mapper:
                 return text
         return ""
 
+    def _picture_of(self, product: Product) -> str | None:
+        for column in self._picture:
+            value = product.attributes.get(column)
+            if type(value) is str and _SURELY_HTTP.fullmatch(value):
+                return value
+            if value:
+                for text in product.addresses(column):
+                    if self._usable(text):
+                        return text
+        return None
+
     def _selling_points(self, product: Product) -> list[str]:
         """Short sentences that sell the product: its highlights, else the first sentences of its description."""
         for column in self._points:
-            if product.attributes.get(column) and (points := [one_line(text) for text in product.phrases(column)]):
+            value = product.attributes.get(column)
+            if type(value) is str and '"' not in value:
+                if value := " ".join(value.split()):
+                    return [value]
+            elif value and (points := [one_line(text) for text in product.phrases(column)]):
                 return points[:MOST_POINTS]
         for column in self._mapping.prose:
             if prose := plain_text(product.text(column)):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ugen_provider.core.feeds.columns import Kind
 from ugen_provider.core.feeds.mapper import Mapper, SkippedRow
@@ -17,9 +17,8 @@ from ugen_provider.core.feeds.sources import FeedSource
 from ugen_provider.core.feeds.unpacking import Bounds
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A video that a feed asks for: what would be sent for one product.
+class Order(NamedTuple):
+    """A video that a feed asks for: what would be sent for one product. A tuple, as `Product` is.
 
     Attributes:
         product_id: The shop's own id.

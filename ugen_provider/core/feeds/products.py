@@ -6,8 +6,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 _NEXT_ADDRESS = re.compile(r"\s*,\s*(?=https?://)")
 
@@ -45,9 +45,8 @@ class RejectedRow:
         return f"{where}{named}: {self.column} {self.rule}{got}"
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One product of a feed.
+class Product(NamedTuple):
+    """One product of a feed. A tuple, since a feed has a million of them and those are made fastest.
 
     Attributes:
         id: The shop's own id.
@@ -59,10 +58,13 @@ class Product:
     """
 
     id: str
-    attributes: Mapping[str, Any] = field(repr=False)
+    attributes: Mapping[str, Any]
     line: int | None
     item: int
     rows: int = 1
+
+    def __repr__(self) -> str:
+        return f"Product(id={self.id!r}, title={excerpt(self.title)!r}, line={self.line}, item={self.item})"
 
     def text(self, column: str) -> str:
         """The value of a column as trimmed text; the first one where there are several, empty where there is none."""

@@ -177,7 +177,12 @@ def _xml(file: io.BufferedReader, source: str, kind: Kind) -> Iterator[Product |
     for row, line, number in items:
         if number == 1:
             columns = Columns(kind=kind, prefixes=items.prefixes)
-        yield _product(dict(zip(columns.names(tuple(row)), row.values(), strict=True)), line, number)
+        attributes = dict(zip(columns.names(tuple(row)), row.values(), strict=True))
+        product_id = attributes.get("id")
+        if type(product_id) is str:
+            yield Product(product_id, attributes, line, number)
+        else:
+            yield _product(attributes, line, number)
 
 
 def _text(file: io.BufferedReader, source: str, *, kind: Kind | None, encoding: str | None) -> OpenFeed:

@@ -20,6 +20,7 @@ _GOOGLE = "http://base.google.com/ns/1.0"
 _ROOTS = frozenset({"rss", "feed", "rdf:RDF", "RDF", "channel", "products", "items"})
 _ITEMS = frozenset({"item", "entry", "product", "atom:entry", "rss:item"})
 _MOST_DEPTH = 64
+_MOST_TAGS = 200_000  # in one item; each that is open holds memory in expat
 _LARGEST_TOKEN = 1 << 20  # expat looks at an unfinished tag again with every piece
 LARGEST_ITEM = 16 << 20
 """Bytes that one item may have. Real ones stay below 100 kB; Meta refuses items above 5 MB."""
@@ -51,23 +52,26 @@ class XMLItems:
         """
         parser = self._parser()
         ready = self._ready
-        fed = 0
+        fed = tags = 0
         try:
             while chunk := self._file.read(_CHUNK):
                 parser.Parse(chunk, False)
                 fed += len(chunk)
+                tags = tags + chunk.count(b"<") if self._item_offset >= 0 and not ready else 0
                 if ready:
                     yield from ready
                     ready.clear()
-                self._check_bounds(parser, fed)
+                self._check_bounds(parser, fed, tags)
             parser.Parse(b"", True)
         except expat.ExpatError as error:
             raise self._malformed(error, parser) from None
         yield from ready
 
-    def _check_bounds(self, parser: expat.XMLParserType, fed: int) -> None:
+    def _check_bounds(self, parser: expat.XMLParserType, fed: int, tags: int) -> None:
         token = fed - max(parser.CurrentByteIndex, 0)
         item = fed - self._item_offset if self._item_offset >= 0 else 0
+        if tags > _MOST_TAGS:
+            self._refuse(f"has an item with more than {_MOST_TAGS:,} tags; this is no product feed", parser)
         if token > _LARGEST_TOKEN or item > self._largest:
             what, most = ("a tag", _LARGEST_TOKEN) if token > _LARGEST_TOKEN else ("an item", self._largest)
             raise FeedError(
@@ -98,56 +102,74 @@ class XMLItems:
         parser.buffer_size = _CHUNK
         ready = self._ready
         parts: list[str] = []
-        marks: list[int] = []
-        depth = item_depth = field_depth = line = 0
+        inner: list[str] = []
+        opened: dict[str, dict[str, str]] = {}
+        depth = line = 0
+        item_tag = ""
         row: Row = {}
-        field = ""
-        held: dict[str, str] = {}
+        pop, join, clear = opened.pop, "".join, parts.clear
 
         def start(tag: str, attributes: dict[str, str]) -> None:
-            nonlocal depth, item_depth, field_depth, line, row, field, held
-            depth += 1
-            if item_depth:
-                if depth == field_depth:
-                    parts.clear()
-                    field = tag
-                    held = attributes
-                else:
-                    marks.append(len(parts))
-                    if depth > _MOST_DEPTH:
-                        self._refuse(f"nests deeper than {_MOST_DEPTH} levels", parser)
-            elif tag in _ITEMS and depth > 1:
-                item_depth, field_depth = depth, depth + 1
+            nonlocal depth, line, row, item_tag
+            if tag in _ITEMS and depth:
+                item_tag = tag
                 line = parser.CurrentLineNumber
                 self._number += 1
                 self._item_offset = parser.CurrentByteIndex
                 row = {}
                 parser.CharacterDataHandler = parts.append
-            elif depth == 1:
+                # Within an item tags are only taken note of, without a call into Python; they nest in order.
+                parser.StartElementHandler = opened.__setitem__
+                parser.EndElementHandler = end_field
+                return
+            if depth == 0:
                 self._check_root(tag, attributes, parser)
-            elif depth > _MOST_DEPTH:
+            depth += 1
+            if depth > _MOST_DEPTH:
                 self._refuse(f"nests deeper than {_MOST_DEPTH} levels", parser)
 
-        def end(tag: str) -> None:
-            nonlocal depth, item_depth
-            if item_depth:
-                if depth == field_depth:
-                    value = (parts[0] if len(parts) == 1 else "".join(parts)).strip()
-                    if value:
-                        put(tag, value)
-                    if held:
-                        put_attributes(tag, value)
-                elif depth == item_depth:
-                    ready.append((row, line, self._number))
-                    item_depth = 0
-                    self._item_offset = -1
-                    parser.CharacterDataHandler = None
-                    parts.clear()
-                else:
-                    begin = marks.pop()
-                    if depth == field_depth + 1 and (value := "".join(parts[begin:]).strip()):
-                        put(f"{field}.{tag}", value)
+        def end(_: str) -> None:
+            nonlocal depth
             depth -= 1
+
+        def end_field(tag: str) -> None:
+            attributes = pop(tag, None)
+            text = join(parts)
+            clear()
+            if opened or inner or attributes is None:  # none of which is so in most fields of most feeds
+                end_other(tag, text, attributes)
+            elif value := text.strip():
+                if tag in row:
+                    put(tag, value)
+                else:
+                    row[tag] = value
+            elif attributes:
+                put_address(tag, attributes)
+
+        def end_other(tag: str, text: str, attributes: dict[str, str] | None) -> None:
+            if opened:
+                inner.append(text)
+                if len(opened) == 1 and (value := text.strip()):
+                    put(f"{next(iter(opened))}.{tag}", value)
+            elif attributes is not None:
+                whole = "".join((*inner, text)).strip()
+                inner.clear()
+                if whole:
+                    put(tag, whole)
+            elif tag == item_tag:
+                end_item()
+
+        def put_address(tag: str, attributes: dict[str, str]) -> None:
+            if address := attributes.get("href") or attributes.get("url"):
+                kind = attributes.get("rel", "alternate")
+                put(tag if kind == "alternate" else f"{tag}.{kind}", address)
+
+        def end_item() -> None:
+            ready.append((row, line, self._number))
+            self._item_offset = -1
+            parser.CharacterDataHandler = None
+            parser.StartElementHandler = start
+            parser.EndElementHandler = end
 
         def put(name: str, value: str) -> None:
             earlier = row.get(name)
@@ -157,12 +179,6 @@ class XMLItems:
                 earlier.append(value)
             else:
                 row[name] = [earlier, value]
-
-        def put_attributes(tag: str, value: str) -> None:
-            address = held.get("href") or held.get("url")
-            if address and not value:
-                kind = held.get("rel", "alternate")
-                put(tag if kind == "alternate" else f"{tag}.{kind}", address)
 
         def doctype(*_: object) -> None:
             self._refuse("has a DOCTYPE, which product feeds have no use for; remove it", parser)

@@ -4,47 +4,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.configuration import conf
-
-from ugen_provider.core.api import rules
-from ugen_provider.core.api.errors import ConfigError, InvalidRequestError, JobTimeoutError
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    DEFAULT_TIMEOUT,
-    UGenJobOperator,
-    backstop,
-    is_pending,
-    require_one_of,
-    require_positive,
-    seconds,
-)
+from ugen_provider.core.api.errors import JobTimeoutError
+from ugen_provider.operators.base import backstop, seconds
 from ugen_provider.operators.errors import failing_for_good
-from ugen_provider.operators.pictures import uploaded_once
-from ugen_provider.operators.state import scope_of, store_of
-from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, UGenJobTrigger, UGenSlotTrigger
+from ugen_provider.operators.ordering import UGenOrderOperator, to_number
+from ugen_provider.operators.state import store_of
+from ugen_provider.triggers.jobs import UGenJobTrigger, UGenSlotTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from ugen_provider.core.api._sync_client import UGenClient
-    from ugen_provider.core.api.config import ClientConfig
     from ugen_provider.core.api.polling import Outcome
     from ugen_provider.core.jobs.intent import IntentStore
     from ugen_provider.core.jobs.purchase import Order, Purchase
-    from ugen_provider.core.jobs.scope import Scope
     from ugen_provider.operators.resolving import NoSlot
 
-JOB_FIELDS = tuple(rule.name for rule in rules.FIELDS if rule.name != "idempotency_key")
-"""The fields of a request that are arguments; the idempotency key is derived from the scope."""
 
-
-class UGenCreateJobOperator(UGenJobOperator):
+class UGenCreateJobOperator(UGenOrderOperator):
     """Make one video, and pay for it once.
 
     A retry, a cleared task, a lost worker or a restarted triggerer never buys a second video: whatever an earlier
@@ -103,250 +84,24 @@ class UGenCreateJobOperator(UGenJobOperator):
         <Task(UGenCreateJobOperator): make_video>
     """
 
-    template_fields: Collection[str] = (
-        "ugen_conn_id",
-        "job",
-        "product_image",
-        *JOB_FIELDS,
-        "output_path",
-        "product_id",
-        "catalogue",
-        "ledger_conn_id",
-        "scope_key",
-        "regenerate",
-        "max_credits",
-        "min_score",
-    )
-    template_fields_renderers = {"job": "json", "custom_caption_options": "json", "voice_settings": "json"}
-
-    def __init__(
-        self,
-        *,
-        job: Any = None,
-        product_image: Any = None,
-        product_name: str | None = None,
-        product_image_url: str | None = None,
-        segment_count: int | str | None = None,
-        video_model: str | None = None,
-        video_resolution: str | None = None,
-        aspect_ratio: str | None = None,
-        segment_duration: int | str | None = None,
-        interaction_mode: str | None = None,
-        environment_description: str | None = None,
-        key_selling_points: Sequence[str] | str | None = None,
-        cta_text: str | None = None,
-        custom_script: str | None = None,
-        script_structure: str | None = None,
-        script_tone: str | None = None,
-        persona_id: str | None = None,
-        captions_enabled: bool | str | None = None,
-        caption_style: str | None = None,
-        custom_caption_options: Mapping[str, Any] | str | None = None,
-        music_enabled: bool | str | None = None,
-        music_mood: str | None = None,
-        music_volume: float | str | None = None,
-        custom_music_id: str | None = None,
-        elevenlabs_voice_id: str | None = None,
-        voice_settings: Mapping[str, Any] | str | None = None,
-        qai_enabled: bool | str | None = None,
-        qai_mode: str | None = None,
-        max_retries_keyframe: int | str | None = None,
-        max_retries_video: int | str | None = None,
-        human_review: str | None = None,
-        human_review_max_rejections: int | str | None = None,
-        human_review_budget: str | None = None,
-        failure_behavior: str | None = None,
-        stop_at_stage: str | None = None,
-        webhook_url: str | None = None,
-        ugen_conn_id: str = DEFAULT_CONN_ID,
-        wait_for_completion: bool = True,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float = DEFAULT_POLL_INTERVAL,
-        timeout: float | timedelta | None = DEFAULT_TIMEOUT,
-        output_path: Any = None,
-        product_id: str | None = None,
-        idempotency: Literal["task_instance", "content"] = "task_instance",
-        catalogue: str | None = None,
-        ledger_conn_id: str | None = None,
-        scope_key: str | None = None,
-        regenerate: str | None = None,
-        on_earlier_failure: Literal["retry_stage", "resubmit", "fail"] = "retry_stage",
-        max_stage_retries: int = 2,
-        on_paused: Literal["wait", "fail"] = "wait",
-        slot_timeout: float | timedelta | None = None,
-        cancel_on_kill: bool | None = None,
-        cancel_on_timeout: bool = False,
-        max_credits: int | str | None = None,
-        min_score: float | str | None = None,
-        on_low_quality: Literal["warn", "fail"] = "warn",
-        **kwargs: Any,
-    ) -> None:
-        given = locals()
-        # With the product's scope nobody owns the job alone.
-        owns = idempotency != "content"
-        cancels = owns if cancel_on_kill is None else cancel_on_kill
-        super().__init__(ugen_conn_id=ugen_conn_id, cancel_on_kill=cancels, **kwargs)
-        self.idempotency: Literal["task_instance", "content"] = idempotency
-        self.catalogue = catalogue
-        self.ledger_conn_id = ledger_conn_id
-        self.job = job
-        self.product_image = product_image
-        for name in JOB_FIELDS:
-            setattr(self, name, given[name])
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout
-        self.output_path = output_path
-        self.product_id = product_id
-        self.scope_key = scope_key
-        self.regenerate = regenerate
-        self.on_earlier_failure: Literal["retry_stage", "resubmit", "fail"] = on_earlier_failure
-        self.max_stage_retries = max_stage_retries
-        self.on_paused: Literal["wait", "fail"] = on_paused
-        self.slot_timeout = slot_timeout
-        self.cancel_on_timeout = cancel_on_timeout
-        self.max_credits = max_credits
-        self.min_score = min_score
-        self.on_low_quality: Literal["warn", "fail"] = on_low_quality
-        self._check_arguments()
-
-    def _check_arguments(self) -> None:
-        """Refuse what can be known to be wrong when the DAG is parsed."""
-        require_one_of("idempotency", self.idempotency, ("task_instance", "content"))
-        if self.idempotency == "content":
-            for name in ("catalogue", "product_id", "ledger_conn_id"):
-                if not getattr(self, name):
-                    raise ConfigError(f"{name}: must be named with idempotency='content'")
-            for name in ("cancel_on_kill", "cancel_on_timeout"):
-                if getattr(self, name):
-                    raise ConfigError(f"{name}: nobody owns a product's job alone; leave it out with 'content'")
-            if self.scope_key is not None:
-                raise ConfigError("scope_key: with idempotency='content' the product is the scope; leave it out")
-        require_one_of("on_earlier_failure", self.on_earlier_failure, ("retry_stage", "resubmit", "fail"))
-        require_one_of("on_paused", self.on_paused, ("wait", "fail"))
-        require_one_of("on_low_quality", self.on_low_quality, ("warn", "fail"))
-        require_positive("poll_interval", self.poll_interval, or_none=False)
-        require_positive("timeout", self.timeout)
-        require_positive("slot_timeout", self.slot_timeout)
-        whole_job_pending = self.job is not None and not isinstance(self.job, Mapping)
-        if whole_job_pending and not is_pending(self.job):
-            raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
-        fields = self._fields()
-        if self.product_image is not None and fields.get("product_image_url") is not None:
-            raise ConfigError("product_image: is uploaded instead of product_image_url; give one of the two")
-        pending = [name for name, value in fields.items() if is_pending(value)]
-        if self.product_image is not None:
-            pending.append("product_image_url")
-        violations = rules.check(fields, pending=pending, partial=whole_job_pending)
-        if violations:
-            raise InvalidRequestError(violations)
-
-    def _fields(self) -> dict[str, Any]:
-        """The request's fields as they are now: the dict, and the arguments before it."""
-        fields = dict(self.job) if isinstance(self.job, Mapping) else {}
-        if fields.get("idempotency_key") is not None:
-            raise ConfigError("job: idempotency_key is derived from the task; use scope_key or regenerate instead")
-        given = {name: getattr(self, name) for name in JOB_FIELDS}
-        return {**fields, **{name: value for name, value in given.items() if value is not None}}
-
-    # The order, after rendering and before any call.
-
-    @contextmanager
-    def _storing(self, context: Context, config: ClientConfig) -> Iterator[IntentStore]:
-        """Where the intent is kept: with this task instance, or with the product in the ledger."""
-        if self.idempotency == "task_instance":
-            yield store_of(context)
-            return
-        from ugen_provider.core.batch.ledger import Ledger
-        from ugen_provider.core.batch.single import product_store
-        from ugen_provider.operators.feeds import ledger_address
-
-        catalogue, product_id = str(self._given("catalogue")), str(self._given("product_id"))
-        with (
-            Ledger(ledger_address(str(self._given("ledger_conn_id")))) as ledger,
-            product_store(ledger, catalogue=catalogue, product_id=product_id, namespace=config.namespace) as store,
-        ):
-            yield store
-
-    def _scope(self, context: Context, config: ClientConfig) -> Scope:
-        if self.idempotency == "content":
-            from ugen_provider.core.jobs.scope import product_scope
-
-            catalogue, product_id = str(self._given("catalogue")), str(self._given("product_id"))
-            return product_scope(catalogue=catalogue, product_id=product_id, namespace=config.namespace)
-        return scope_of(context, scope_key=self._given("scope_key"), namespace=config.namespace)
-
-    def _order(self, context: Context, client: UGenClient) -> Order:
-        from ugen_provider.core.jobs.buying import BuyingPolicy
-        from ugen_provider.core.jobs.purchase import Order
-
-        config = client.config
-        if self.job is not None and not isinstance(self.job, Mapping):
-            raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
-        body = rules.coerce(self._fields())
-        if config.video_model is not None:
-            body.setdefault("video_model", config.video_model)
-        late = () if self.product_image is None else ("product_image_url",)
-        violations = rules.check(body, model=rules.DEFAULT_VIDEO_MODEL, pending=late)
-        if violations:
-            raise InvalidRequestError(violations)
-        picture = None if self.product_image is None else uploaded_once(context, client, self.product_image)
-        if picture is not None:
-            body["product_image_url"] = picture.url
-        for warning in rules.warnings(body):
-            self.log.warning("%s", warning)
-        ti = context["ti"]
-        return Order(
-            scope=self._scope(context, config),
-            body=body,
-            policy=BuyingPolicy(
-                on_earlier_failure=self.on_earlier_failure,
-                max_stage_retries=self.max_stage_retries,
-                on_paused=self.on_paused,
-                spending=config.spending,
-                regenerate=self._regenerate(context),
-                max_credits=_whole("max_credits", self.max_credits),
-            ),
-            image_identity=None if picture is None else picture.identity,
-            holder=f"{ti.run_id} try {ti.try_number}",
-        )
-
-    def _given(self, name: str) -> str | None:
-        """A templated text argument; one that was given and came out empty is refused."""
-        value = getattr(self, name)
-        if value is None:
-            return None
-        if not str(value).strip():
-            raise ConfigError(f"{name}: its template rendered to nothing")
-        return str(value)
-
-    def _regenerate(self, context: Context) -> str | None:
-        asked = self.regenerate
-        if asked is None:
-            asked = (getattr(context["dag_run"], "conf", None) or {}).get("ugen_regenerate")
-        return str(asked) if asked else None
-
-    # Buying and waiting.
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy, or find what was bought, and wait."""
-        with failing_for_good(), self.hook.get_conn() as client, self._storing(context, client.config) as store:
-            return self._pursue(context, client, self._order(context, client), store)
+        with failing_for_good(), self.hook.get_conn() as client, self.storing(context, client.config) as store:
+            return self._pursue(context, client, self.order_of(context, client), store)
 
     def execute_slot(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for a slot again."""
-        with failing_for_good(), self.hook.get_conn() as client, self._storing(context, client.config) as store:
+        with failing_for_good(), self.hook.get_conn() as client, self.storing(context, client.config) as store:
             since = event["carry"]["slot_since"]
-            return self._pursue(context, client, self._order(context, client), store, slot_since=since)
+            return self._pursue(context, client, self.order_of(context, client), store, slot_since=since)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Read the job again, believe only that, and go on from there."""
         from ugen_provider.core.api.polling import Outcome, judge, timed_out
         from ugen_provider.core.jobs.purchase import How, Purchase, goal_of
 
-        with failing_for_good(), self.hook.get_conn() as client, self._storing(context, client.config) as store:
-            order = self._order(context, client)
+        with failing_for_good(), self.hook.get_conn() as client, self.storing(context, client.config) as store:
+            order = self.order_of(context, client)
             job_id, carry = event["job_id"], event["carry"]
             job = client.jobs.get(job_id)
             intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
@@ -452,7 +207,7 @@ class UGenCreateJobOperator(UGenJobOperator):
         if not came_back and self.idempotency == "task_instance":
             with failing_for_good():
                 store = store_of(context)
-                intent = store.read(str(self._scope(context, self.hook.config)))
+                intent = store.read(str(self.scope_in(context, self.hook.config)))
                 if intent is not None and intent.armed:
                     store.write(replace(intent, armed=False))
         return super().resume_execution(next_method, next_kwargs, context)
@@ -524,12 +279,12 @@ class UGenCreateJobOperator(UGenJobOperator):
                 job,
                 self.output_path,
                 keyframes=keyframes,
-                product_id=self._given("product_id") or self._given("scope_key"),
+                product_id=self.given("product_id") or self.given("scope_key"),
                 request=bought.intent.body,
             )
             manifest = stored["manifest"]
         low = check_quality(
-            job, scores, min_score=_number("min_score", self.min_score), on_low_quality=self.on_low_quality
+            job, scores, min_score=to_number("min_score", self.min_score), on_low_quality=self.on_low_quality
         )
         if low is not None:
             self.log.warning("%s", low)
@@ -575,17 +330,3 @@ def _intent_of(order: Order, job_id: str, generation: int) -> Any:
         written_at=time.time(),
         job_id=job_id,
     )
-
-
-def _number(name: str, value: float | str | None) -> float | None:
-    if value is None or value == "":
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(f"{name}: must be a number, got {value!r}") from None
-
-
-def _whole(name: str, value: int | str | None) -> int | None:
-    number = _number(name, value)
-    return None if number is None else int(number)

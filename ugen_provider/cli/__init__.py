@@ -79,7 +79,7 @@ class _Main(LazyGroup):
             formatter.write("  ugen doctor\n  ugen feed check feed.xml --segment-count 2\n  ugen jobs list --json\n")
 
 
-@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("ugen", cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ugen")
 def main() -> None:
     """U-Gen product videos from the command line.

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,6 +75,10 @@ class UGenCommand(click.Command):
             code = super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException):
             raise
+        except BrokenPipeError:
+            # Whoever read the output, such as `head`, has enough; what is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
         except (Exception, KeyboardInterrupt) as error:
             # Aborted is what click makes of Ctrl-C at a prompt.
             seen = KeyboardInterrupt() if isinstance(error, click.Abort) else error

@@ -163,7 +163,8 @@ def run_command(
             _write_rejected(opened, spec, rejected_file, namespace=session.namespace)
     session.out.text(report.table(), data=report.to_dict())
     if report.running or report.postponed:
-        session.out.note(f"To go on: {shlex.join(again(session.arguments, run_id=name))}")
+        larger = ", with a larger --budget" if report.postponed_by.get("budget") else ""
+        session.out.note(f"To go on{larger}: {shlex.join(again(session.arguments, run_id=name))}")
     return code_of_report(report)
 
 

@@ -135,7 +135,6 @@ def nothing_to_fetch(job: Job) -> CommandFailedError:
     """The failure for a job that has nothing of what was asked for."""
     message = f"job {job.job_id} is {job.status} and has nothing of that kind to fetch"
     if job.ended:
-        return CommandFailedError(
-            message, code=ExitCode.JOB_FAILED, advice=f"ugen jobs get {job.job_id}", kind="nothing_there"
-        )
+        advice = f"`ugen jobs get {job.job_id}` shows why"
+        return CommandFailedError(message, code=ExitCode.JOB_FAILED, advice=advice, kind="nothing_there")
     return CommandFailedError(message, code=ExitCode.TIMEOUT, advice=f"ugen jobs wait {job.job_id}", kind="not_yet")

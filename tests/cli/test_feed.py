@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ugen feed` and `ugen ledger`: a shop's night, from the command line."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.xml"
+RUN = ("--catalogue", "shop", "--budget", 5000, "--segment-count", 2)
+
+
+def run(ugen, *arguments, feed=EXAMPLE, code=0, run_id="monday"):
+    return ugen.json("feed", "run", feed, *RUN, "--run-id", run_id, *arguments, code=code)
+
+
+def test_a_check_says_what_would_be_sent_refused_and_paid_and_spends_nothing(ugen, tmp_path):
+    summary = ugen.json("feed", "check", EXAMPLE, "--segment-count", 2, "--rejected", tmp_path / "rejected.jsonl")
+    assert (summary["rows"], summary["accepted"], summary["rejected"]) == (6, 5, 1)
+    assert summary["estimated_credits"] > 0
+    (row,) = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert (row["product_id"], row["column"], row["line"]) == ("LL-1004", "image_link", 61)
+    said = ugen("feed", "check", EXAMPLE, "--segment-count", 2)
+    assert "LL-1004\tline 61, item 4\timage_link\tis required" in said.stdout
+    assert "LL-1001\tAurora Desk Lamp\t" in said.stdout
+    assert not ugen.purchases
+    # Asked once for each combination of fields that cost, not once for each product.
+    assert len(ugen.server.emulator.journal.find_requests(path="/api/v1/credits/estimate")) == 2
+
+
+def test_a_check_needs_no_key(ugen):
+    del ugen.environ["UGEN_API_KEY"]
+    said = ugen("feed", "check", EXAMPLE, "--segment-count", 2)
+    assert "the cost is not known: no API key" in said.stderr
+    assert ugen.json("feed", "check", EXAMPLE, "--segment-count", 2, "--no-estimate")["estimated_credits"] is None
+
+
+def test_a_feed_that_cannot_be_read_is_code_2_and_buys_nothing(ugen, tmp_path):
+    login = tmp_path / "login.html"
+    login.write_text("<!DOCTYPE html><html><body>Please sign in</body></html>")
+    for feed in (login, tmp_path / "missing.xml", "http://127.0.0.1:9/feed.xml"):
+        for command in (("check",), ("run", "--catalogue", "shop", "--budget", 100)):
+            said = ugen("feed", *command, feed, "--segment-count", 1, code=2)
+            assert "Error: " in said.stderr
+            assert "ugen feed check" in said.stderr
+    assert not ugen.purchases
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(ugen, tmp_path):
+    there = tmp_path / "no such folder" / "rejected.jsonl"
+    ugen("feed", "check", EXAMPLE, "--segment-count", 2, "--rejected", there, code=6)
+    assert not there.parent.exists()
+
+
+def test_a_run_buys_once_and_stores_and_the_next_one_buys_nothing(ugen, tmp_path):
+    report = run(ugen, "--to", tmp_path / "videos", "--rejected", tmp_path / "rejected.jsonl")
+    assert (report["completed"], report["rejected"], report["bought"]) == (5, 1, 5)
+    assert len(list((tmp_path / "videos").rglob("final.mp4"))) == 5
+    assert "LL-1004" in (tmp_path / "rejected.jsonl").read_text()
+    before = len(ugen.server.emulator.journal.find_requests())
+    second = run(ugen, "--to", tmp_path / "videos", run_id="tuesday")
+    assert (second["unchanged"], second["completed"]) == (5, 0)
+    assert len(ugen.server.emulator.journal.find_requests()) == before
+    assert len(ugen.purchases) == 5
+
+
+def test_plain_progress_is_a_line_per_product_beside_the_report(ugen):
+    said = ugen("feed", "run", EXAMPLE, *RUN, "--run-id", "monday")
+    assert "completed            5" in said.stdout
+    assert "5 products to buy or to wait for" in said.stderr
+    assert sum(line.endswith(" completed") for line in said.stderr.splitlines()) == 5
+    assert "run monday" in said.stderr
+
+
+def test_a_product_that_failed_is_code_1(ugen, ugen_faults):
+    ugen_faults.job(product_name="Aurora*", fail_at="generation", kind="moderation")
+    report = run(ugen, code=1)
+    assert (report["failed"], report["completed"]) == (1, 4)
+    said = ugen("ledger", "show", "shop", "--state", "failed")
+    assert said.stdout.startswith("LL-1001\tfailed\t")
+    again = run(ugen, "--regenerate", "LL-1001", run_id="tuesday")
+    assert (again["completed"], again["unchanged"]) == (1, 4)
+
+
+def test_a_used_up_budget_is_no_failure_and_says_how_to_go_on(ugen):
+    said = ugen("feed", "run", EXAMPLE, "--catalogue", "shop", "--budget", 120, "--segment-count", 2)
+    assert "postponed            4" in said.stdout
+    line = said.stderr.splitlines()[-1]
+    assert line.startswith("To go on, with a larger --budget: ugen feed run ")
+    assert " --run-id " in line
+
+
+def test_an_empty_account_is_code_4(ugen, ugen_faults):
+    ugen_faults.add("status", method="POST", path="/api/v1/jobs", status=402, code="INSUFFICIENT_CREDITS", times=None)
+    assert run(ugen, code=4)["postponed_by"] == {"credits": 5}
+
+
+def test_a_feed_that_is_plainly_wrong_stops_before_anything_is_bought(ugen):
+    said = ugen("feed", "run", EXAMPLE, *RUN, "--max-rejected", 0, code=2)
+    assert "nothing was bought" in said.stderr
+    run(ugen)
+    changed = ugen("feed", "run", EXAMPLE, "--catalogue", "shop", "--budget", 5000, "--segment-count", 1, code=2)
+    assert "--max-changed allows more" in changed.stderr
+    assert len(ugen.purchases) == 5
+
+
+def test_catalogue_and_budget_must_be_named(ugen):
+    assert "--catalogue" in ugen("feed", "run", EXAMPLE, "--budget", 1, code=2).stderr
+    assert "--budget" in ugen("feed", "run", EXAMPLE, "--catalogue", "shop", code=2).stderr
+
+
+def test_ctrl_c_leaves_what_runs_names_it_and_the_same_run_goes_on(ugen):
+    arguments = ("feed", "run", EXAMPLE, *RUN, "--run-id", "monday", "--interval", 600)
+    process = ugen.process(*arguments, stderr=-1, stdout=-1)
+    lines = []
+    while sum("submitted" in line for line in lines) < 5:
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert out == ""
+    bought = {job["job_id"] for job in ugen.json("jobs", "list")}
+    assert "5 jobs still run and nothing is lost" in rest
+    assert all(job in rest for job in bought)
+    assert f"to go on: ugen feed run {EXAMPLE}" in rest
+    assert "--run-id monday" in rest
+    assert "Traceback" not in rest
+    report = ugen.json(*arguments)
+    assert (report["completed"], report["running"]) == (5, 0)
+    assert len(ugen.purchases) == 5
+
+
+def test_ctrl_c_while_waiting_leaves_the_job(ugen):
+    job_id = ugen.create()
+    process = ugen.process("jobs", "wait", job_id, "--interval", 600, stderr=-1, stdout=-1)
+    assert job_id in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert f"1 job still runs and nothing is lost: {job_id}" in rest
+    assert f"ugen jobs wait {job_id}" in rest
+    assert ugen.json("jobs", "wait", job_id)["status"] == "completed"
+
+
+def test_ctrl_c_while_buying_leaves_the_job_and_names_it(ugen):
+    from .conftest import LAMP
+
+    process = ugen.process("jobs", "create", *LAMP, "--wait", "--interval", 600, stderr=-1, stdout=-1)
+    order, seen = process.stderr.readline(), process.stderr.readline()
+    assert order.startswith("order ugen-")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert f"ugen jobs wait {seen.split()[0]}" in rest
+    again = ugen.json("jobs", "create", "--order", order.split()[1], *LAMP, "--wait")
+    assert (again["status"], again["job_id"]) == ("completed", seen.split()[0])
+    assert len(ugen.purchases) == 1
+
+
+def test_the_ledger_is_shown_in_every_way(ugen):
+    assert "No catalogues" in ugen("ledger", "show").stderr
+    run(ugen)
+    (catalogue,) = ugen.json("ledger", "show")
+    assert (catalogue["catalogue"], catalogue["kind"]) == ("shop", "google")
+    entries = ugen.json("ledger", "show", "shop", "--product", "LL-1001")
+    assert [(entry["product_id"], entry["state"]) for entry in entries] == [("LL-1001", "completed")]
+    (known,) = ugen.json("ledger", "show", "shop", "--runs")
+    assert (known["run_id"], known["completed"], known["state"]) == ("monday", 5, "done")
+    assert ugen.json("ledger", "show", "shop", "--run", "monday")["products"] == 6
+    assert "--runs" in ugen("ledger", "show", "shop", "--run", "never", code=2).stderr
+    assert "it has 'shop'" in ugen("ledger", "show", "other", code=2).stderr
+    assert len(ugen("ledger", "show", "shop", "--limit", 2).stdout.splitlines()) == 2
+    ugen("ledger", "show", "--state", "failed", code=2)
+
+
+def test_videos_go_back_to_the_shop(ugen, tmp_path):
+    run(ugen, "--to", tmp_path / "videos")
+    ugen(
+        "ledger", "export", "shop", "--to", tmp_path / "videos.xml", "--stored-at", tmp_path / "videos",
+        "--public-at", "https://cdn.shop.example/v",
+    )  # fmt: skip
+    written = (tmp_path / "videos.xml").read_text()
+    assert written.count("<g:video_link>https://cdn.shop.example/v/LL-") == 5
+    told = ugen.json("ledger", "export", "shop", "--to", tmp_path / "videos.jsonl", "--format", "jsonl")
+    assert told["products"] == len((tmp_path / "videos.jsonl").read_text().splitlines()) == 5
+    none = ugen("ledger", "export", "shop", "--to", tmp_path / "none.tsv", "--format", "tsv")
+    assert "--stored-at with --public-at" in none.stderr
+
+
+def test_a_lost_ledger_is_repaired_and_nothing_is_bought_again(ugen, tmp_path):
+    run(ugen)
+    ugen.environ["UGEN_LEDGER"] = str(tmp_path / "new.db")
+    done = ugen.json("ledger", "repair", "--catalogue", "shop", "--feed", EXAMPLE, "--segment-count", 2)
+    assert (done["jobs"], done["restored"]) == (5, 5)
+    report = run(ugen, run_id="tuesday")
+    assert report["completed"] + report["unchanged"] == 5
+    assert len(ugen.purchases) == 5
+    assert ugen.json("ledger", "repair")["found"] == 0
+    ugen("ledger", "repair", "--catalogue", "shop", code=2)
+
+
+@pytest.mark.parametrize("address", ["mysql://x/y", ":memory:", "/dev/null/ledger.db"])
+def test_a_ledger_that_would_not_be_safe_is_refused(ugen, address):
+    said = ugen("ledger", "show", "--ledger", address, code=2)
+    assert "ledger: " in said.stderr

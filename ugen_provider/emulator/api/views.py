@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from ugen_provider.emulator.world.clock import iso
 from ugen_provider.emulator.world.job import Job, View
-from ugen_provider.emulator.world.pipeline import Attempt, best
+from ugen_provider.emulator.world.pipeline import Attempt, Plan, best
 from ugen_provider.emulator.world.stages import GENERATION, INIT, STAGES, progress
 from ugen_provider.emulator.world.timeline import (
     COMPLETED,
@@ -118,32 +118,50 @@ def _error(world: World, job: Job, now: float) -> str | None:
 
 def keyframe_items(world: World, job: Job, now: float) -> list[dict[str, Any]]:
     """Return the N+1 keyframes with their scores."""
-    return [_item(_Glance(world, job, now), "keyframe", index) for index in range(job.spec.segments + 1)]
+    anchor, others = _work(world, job, now, INIT), _work(world, job, now, GENERATION)
+    return [
+        _item(world, job, anchor if index == 0 else others, "keyframe", index) for index in range(job.spec.segments + 1)
+    ]
 
 
 def segment_items(world: World, job: Job, now: float) -> list[dict[str, Any]]:
     """Return the N segments with their status."""
-    return [_item(_Glance(world, job, now), "segment", index) for index in range(job.spec.segments)]
+    work = _work(world, job, now, GENERATION)
+    return [_item(world, job, work, "segment", index) for index in range(job.spec.segments)]
 
 
-class _Glance(NamedTuple):
-    """A job at a moment."""
+class _Work(NamedTuple):
+    """What has been done in a stage.
 
-    world: World
-    job: Job
+    Attributes:
+        now: The moment.
+        going_on: Whether the job runs, so that what is begun will be finished.
+        run: Which run did it last.
+        spent: Seconds that were spent in the stage.
+        plan: What that run does; `None` if the stage has yet to be done.
+    """
+
     now: float
+    going_on: bool
+    run: int
+    spent: float
+    plan: Plan | None
 
 
-def _item(glance: _Glance, kind: str, index: int) -> dict[str, Any]:
-    world, job, now = glance
+def _work(world: World, job: Job, now: float, stage: int) -> _Work:
+    span = stage_span(job.timeline, now, stage)
+    going_on = job.phase(now).status in (PROCESSING, REVIEW)
+    if span is None:
+        return _Work(now, going_on, 0, 0.0, None)
+    phase, spent = span
+    return _Work(now, going_on, phase.run, spent, world.desk.plan(job, phase.run))
+
+
+def _item(world: World, job: Job, work: _Work, kind: str, index: int) -> dict[str, Any]:
+    now, going_on, run, spent, plan = work
     picture = kind == "keyframe"
-    span = stage_span(job.timeline, now, INIT if picture and index == 0 else GENERATION)
     attempts: tuple[Attempt, ...] = ()
-    spent, run = 0.0, 0
-    if span is not None:
-        phase, spent = span
-        run = phase.run
-        plan = world.desk.plan(job, run)
+    if plan is not None:
         attempts = (plan.keyframes if picture else plan.segments)[index]
     over = tuple(attempt for attempt in attempts if attempt.end <= spent)
     kept = best(over) if over else None
@@ -153,7 +171,7 @@ def _item(glance: _Glance, kind: str, index: int) -> dict[str, Any]:
         if picture and over[kept].passed:
             status = world.readings.keyframe_done
     elif attempts and attempts[0].start <= spent:
-        status = "processing" if job.phase(now).status in (PROCESSING, REVIEW) else "failed"
+        status = "processing" if going_on else "failed"
     name = f"{kind}-{index}-{run}-{kept}.{'png' if picture else 'mp4'}"
     item: dict[str, Any] = {
         f"{kind}_id": _item_id(job, kind, index, run),

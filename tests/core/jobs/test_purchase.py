@@ -247,6 +247,32 @@ def test_a_pause_on_interrupt_is_resumed_by_the_next_attempt(attempts, local):
     assert (delivered.how, delivered.job.job_id, delivered.job.status) == (How.RESUMED, job_id, "completed")
 
 
+def test_an_interrupt_never_hides_a_cancel(attempts, local):
+    job_id = attempts.buy().job.job_id
+    local.world.advance(10)
+    attempts.cancel(job_id)
+    caller, scope = attempts.client.caller, order().intent_scope
+    attempts.client.run(pause(caller, job_id, store=attempts.store, scope=scope))
+    assert attempts.obtain().job.job_id != job_id
+    assert local.created == 2
+
+
+def test_a_cancel_that_met_a_failed_job_does_not_hit_its_stage_retry(attempts, local):
+    local.outcome(product_name="Lamp", fail_at="audio", times=1)
+    with pytest.raises(JobFailedError):
+        attempts.obtain()
+    job_id = attempts.buy().job.job_id
+    local.world.advance(3600)
+    local.outcome(product_name="Lamp", fail_at="captions", times=1)
+    failed = attempts.client.jobs.retry(job_id)
+    local.world.advance(3600)
+    assert attempts.client.jobs.get(failed.job_id).status == "failed"
+    attempts.cancel(job_id)
+    delivered = attempts.obtain()
+    assert (delivered.job.job_id, delivered.job.status) == (job_id, "completed")
+    assert local.requests("DELETE") == 0
+
+
 def test_somebody_elses_pause_is_waited_through_or_told(attempts, local):
     job_id = attempts.buy().job.job_id
     local.world.advance(10)

@@ -302,7 +302,8 @@ class Attempt:
         reserves = yield from count_reserves(self._caller, job.job_id)
         pending_retry = PendingRetry(Seen.of(job), reserves)
         intent = yield from self._write(
-            replace(intent, stage_retries=intent.stage_retries + 1, pending_retry=pending_retry)
+            # A cancel that we wanted is moot: the job had ended before, and a person asked for it again since.
+            replace(intent, stage_retries=intent.stage_retries + 1, pending_retry=pending_retry, action=None)
         )
         return (yield from self._send_retry(intent, job, notes))
 

@@ -62,8 +62,12 @@ def cancel(
             yield from caller.call(operations.cancel_job(job_id))
         job = yield from _look(caller, job_id)
     confirmed = job is not None and job.state is JobState.CANCELLED
-    if confirmed and store is not None and intent is not None and intent.action is not None:
-        yield from _write(store, replace(intent, action=replace(intent.action, confirmed=True)))
+    if store is not None and intent is not None and intent.action is not None:
+        if confirmed:
+            yield from _write(store, replace(intent, action=replace(intent.action, confirmed=True)))
+        elif job is not None and job.ended:
+            # It ended first. A wish that stays would cancel what a stage retry brings back to life.
+            yield from _write(store, replace(intent, action=None))
     return Cancelled(job, confirmed)
 
 
@@ -88,14 +92,16 @@ def pause(
     Raises:
         UGenError: The pause could not be sent.
     """
-    if store is not None and scope is not None:
-        intent: Intent | None = yield Perform("intent.read", lambda: store.read(scope))
-        if intent is not None and intent.job_id == job_id:
-            now: float = yield Now()
-            yield from _write(store, replace(intent, action=OurAction("pause", "interrupt", now)))
     job = yield from _look(caller, job_id)
     if job is None or job.ended or job.state is JobState.PAUSED:
         return job
+    if store is not None and scope is not None:
+        intent: Intent | None = yield Perform("intent.read", lambda: store.read(scope))
+        if intent is not None and intent.job_id == job_id:
+            if intent.action is not None and intent.action.kind == "cancel":
+                return job  # somebody wants it cancelled, and whoever comes next sees to that
+            now: float = yield Now()
+            yield from _write(store, replace(intent, action=OurAction("pause", "interrupt", now)))
     try:
         yield from caller.call(operations.pause_job(job_id))
     except ConflictError:

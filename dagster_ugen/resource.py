@@ -77,8 +77,14 @@ class UGenResource(dg.ConfigurableResource[Any]):
         )
 
     @contextmanager
-    def get_client(self) -> Iterator[UGenClient]:
+    def get_client(
+        self, context: dg.AssetExecutionContext | dg.OpExecutionContext | None = None
+    ) -> Iterator[UGenClient]:
         """A client for the body of an asset, op or sensor; it is closed afterwards.
+
+        Args:
+            context: The body's context. With it, the jobs that were bought and the credits that were reserved for them
+                land in the output's metadata, as `ugen/jobs` and `ugen/credits_reserved`.
 
         Raises:
             ConfigError: The key is missing, or a setting is out of the question.
@@ -86,15 +92,19 @@ class UGenResource(dg.ConfigurableResource[Any]):
         Example:
             ```python
             @dg.asset
-            def balance(ugen: UGenResource) -> dg.MaterializeResult:
-                with ugen.get_client() as client:
-                    return dg.MaterializeResult(metadata={"credits": client.credits.balance().available_credits})
+            def one_video(context: dg.AssetExecutionContext, ugen: UGenResource) -> dg.MaterializeResult:
+                with ugen.get_client(context) as client:
+                    return dg.MaterializeResult(metadata={"job": client.jobs.create(my_request).job_id})
             ```
         """
-        from ugen_provider.core.api._sync_client import UGenClient
+        from dagster_ugen.usage import CountingClient
 
-        with UGenClient(config=self.client_config()) as client:
-            yield client
+        with CountingClient(config=self.client_config()) as client:
+            try:
+                yield client
+            finally:
+                if context is not None:
+                    context.add_output_metadata(client.usage())
 
     @property
     def is_local(self) -> bool:

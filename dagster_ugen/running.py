@@ -11,13 +11,14 @@ import dagster as dg
 
 from dagster_ugen import _compat
 from dagster_ugen.assets import REGENERATE_TAG, UGenVideos, partitions_of
-from dagster_ugen.engine import Engine, Interruption, Phase, Work
+from dagster_ugen.engine import Engine
 from dagster_ugen.gate import approval_of
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.metadata import describe, version_of
 from dagster_ugen.outputs import MADE_TOGETHER, Output
 from dagster_ugen.results import Delivered, Failed, Result, is_retryable
 from dagster_ugen.shell import Shell
+from dagster_ugen.work import Interruption, Phase, Work
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.scope import Scope, partition_scope

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One job for each product, whatever is run again, in whatever part."""
 
-from __future__ import annotations
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from dagster_ugen import UGenOptions, UGenResource, ugen_assets
+from dagster_ugen import FeedRequests, UGenOptions, UGenResource, ugen_assets
 from tests.dagster.shop import PRODUCTS, failure_of, request_of
+from ugen_provider import CreateJob
 
 ALL = ("keyframes", "videos", "final_video")
 
@@ -193,3 +194,42 @@ def test_low_quality_warns_or_fails(shop, ugen_faults):
     result = shop.run("mug", options=strict, destination=str(shop.folder))
     assert "below min_score" in failure_of(result).description
     assert list(shop.folder.glob("mug/*/final.mp4")), "what was paid for is stored all the same"
+
+
+def test_an_asset_of_ones_own_says_what_it_cost(shop):
+    @dg.asset
+    def own(context: dg.AssetExecutionContext, ugen: UGenResource) -> None:
+        with ugen.get_client(context) as client:
+            for _ in range(2):
+                client.jobs.create(CreateJob(**request_of("lamp")), idempotency_key="the-same")
+
+    assert shop.run(assets=[own]).success
+    made = shop.materialized("own")[""]
+    assert made["ugen/jobs"] == 1
+    assert made["ugen/credits_reserved"] == shop.server.emulator.journal.purchases[0].reserved > 0
+
+
+def test_a_bad_key_says_where_to_set_it(shop):
+    result = shop.run("lamp", resource=UGenResource(**{**shop.resource.model_dump(), "api_key": ""}))
+    told = failure_of(result).description
+    assert "UGenResource.api_key" in told
+    assert "UGEN_API_KEY" in told
+
+
+def test_a_feed_that_cannot_be_read_is_told(shop, tmp_path):
+    (tmp_path / "feed.xml").write_text("<rss><channel><item>")
+    for feed in ("no-such-feed.xml", str(tmp_path / "feed.xml")):
+        result = shop.run("lamp", requests=FeedRequests(feed, job_defaults={"segment_count": 2}))
+        assert feed.rpartition("/")[2] in failure_of(result).description
+    assert shop.created == []
+
+
+def test_a_partition_that_the_feed_does_not_know_is_told(shop):
+    feed = Path(__file__).parents[2] / "examples" / "feed.xml"
+    requests = FeedRequests(str(feed), job_defaults={"segment_count": 2})
+    result = shop.run("LL-1004", "nowhere", requests=requests)
+    told = failure_of(result).description
+    assert "LL-1004: " in told
+    assert "no picture" in told
+    assert "nowhere: " in told
+    assert "no product of this id" in told

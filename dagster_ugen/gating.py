@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate while a run works: who may open one, and who may pass."""
+
+from __future__ import annotations
+
+from ugen_provider.core.api.errors import PurchaseError
+from ugen_provider.core.api.models import Job, JobState
+from ugen_provider.core.api.rules import STAGES
+from ugen_provider.core.jobs.gate import GATE_STAGE, Approval
+from ugen_provider.core.jobs.scope import Scope
+
+
+def stands_at_gate(job: Job) -> bool:
+    """Whether a job stands where it was told to stop: paused there, or ended there by the service."""
+    return job.state is JobState.PAUSED or (job.state is JobState.COMPLETED and job.final_video_url is None)
+
+
+def is_beyond_gate(job: Job) -> bool:
+    """Whether a job is on its way to the video, or has one, so that going on with it costs nothing."""
+    if job.final_video_url is not None:
+        return True
+    stage = job.current_stage
+    return job.state is JobState.ACTIVE and stage in STAGES and STAGES.index(stage) > STAGES.index(GATE_STAGE)
+
+
+def no_look(scope: Scope) -> PurchaseError:
+    """There is nothing to approve yet."""
+    return PurchaseError(
+        f"{scope}: there is no look yet; materialize anchor_keyframe first, then approve it",
+        scope=str(scope),
+        reason="no_anchor",
+    )
+
+
+def not_approved(scope: Scope, job_id: str) -> PurchaseError:
+    """Nobody said yes."""
+    return PurchaseError(
+        f"{scope}: nobody approved the look of job {job_id}, so nothing goes on; look at anchor_keyframe and "
+        "materialize keyframe_approval for this partition",
+        scope=str(scope),
+        reason="not_approved",
+        job_id=job_id,
+    )
+
+
+def approved_another(scope: Scope, approval: Approval, job_id: str) -> PurchaseError:
+    """Somebody said yes to the look of an earlier job."""
+    return PurchaseError(
+        f"{scope}: the approval is for job {approval.job_id}, and the look that waits is that of job {job_id}; "
+        "look at anchor_keyframe again, then materialize keyframe_approval",
+        scope=str(scope),
+        reason="approval_outdated",
+        job_id=job_id,
+    )
+
+
+def too_many_gates(scope: Scope) -> PurchaseError:
+    """`max_open_gates` is reached."""
+    return PurchaseError(
+        f"{scope}: max_open_gates is reached, so nothing was bought; approve or reject some of the looks that wait, "
+        "then materialize this one again",
+        scope=str(scope),
+        reason="max_open_gates",
+    )

@@ -239,7 +239,8 @@ def seed(ledger_path: Path, feed: Path) -> None:
             )
             if len(batch) == 5000:
                 save()
-        save()
+        if batch:
+            save()
 
 
 def second_night(figures: Figures, folder: Path, count: int) -> None:

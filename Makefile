@@ -46,8 +46,10 @@ test: setup ## All tests (PYTEST="tests/core -k name" picks some)
 
 .PHONY: torture
 torture: setup ## Ends real processes at every step, and looks who paid twice (slow)
-	@UGEN_TORTURE_RUNS=$${UGEN_TORTURE_RUNS:-10000} $(BIN)/pytest -q tests/torture
-	@$(BIN)/pytest -m torture $(PYTEST)
+	@mkdir -p .torture
+	@UGEN_TORTURE_RUNS=$${UGEN_TORTURE_RUNS:-10000} $(BIN)/pytest -q tests/torture --junitxml=.torture/orders.xml
+	@$(BIN)/pytest -m torture $(PYTEST) --junitxml=.torture/systems.xml
+	@$(BIN)/python scripts/reliability.py .torture/orders.xml .torture/systems.xml
 
 CHECKS := check-format check-lint check-mypy check-pyright check-imports check-scripts
 .PHONY: check $(CHECKS)

@@ -6,6 +6,7 @@ import platform
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,12 +15,12 @@ PAGE = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
 
 
-def machine():
+def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
 
 
-def rows(report):
+def rows(report: str) -> Iterator[str]:
     """One row per test function: how many runs, how they ended, seconds."""
     runs, bad, seconds = Counter(), Counter(), Counter()
     for case in ET.parse(report).getroot().iter("testcase"):
@@ -34,11 +35,11 @@ def rows(report):
         yield f"| {title} | {count:,} | {bad[name]:,} | {seconds[name]:,.0f} |"
 
 
-def main(reports):
+def main(reports: Sequence[str]) -> None:
+    seed = os.environ.get("UGEN_TORTURE_SEED", "1")
     lines = [
         BEGIN,
-        f"Run on {datetime.now(UTC):%Y-%m-%d}; {machine()}; command `make torture`; "
-        f"first seed {os.environ.get('UGEN_TORTURE_SEED', '1')}.",
+        f"Run on {datetime.now(UTC):%Y-%m-%d}; {machine()}; `make torture`; first seed {seed}.",
         "",
         "| what | runs | failed | seconds |",
         "|---|---|---|---|",

@@ -300,7 +300,20 @@ def test_one(ugen_client, ugen_clock, ugen_faults, ugen_emulator):
     assert ugen_client.credits.balance().available_credits == before
     assert rule.hits == 1
 
-def test_two(ugen_emulator, ugen_faults):
+def test_code_that_waits_by_itself(ugen_client, ugen_clock):
+    ugen_clock.tick(600)
+    job = ugen_client.jobs.create(
+        {"product_name": "Lamp", "product_image_url": "https://example.com/l.png", "segment_count": 1}
+    )
+    assert ugen_client.jobs.get(job.job_id).status == "completed"
+
+def test_two(ugen_emulator, ugen_clock, ugen_faults):
+    assert ugen_emulator.emulator.clock.tick == 0
+    ugen_clock.run(1000)
+    assert ugen_emulator.emulator.clock.mode == "scaled"
+
+def test_three(ugen_emulator, ugen_faults):
+    assert ugen_emulator.emulator.clock.mode == "manual"
     assert not ugen_emulator.emulator.faults.rules
     assert not ugen_emulator.emulator.journal.find_requests()
 """
@@ -313,7 +326,7 @@ def test_two(ugen_emulator, ugen_faults):
         timeout=120,
         check=False,
     )
-    assert "2 passed" in run.stdout, run.stdout + run.stderr
+    assert "4 passed" in run.stdout, run.stdout + run.stderr
 
 
 def test_loading_the_plugin_costs_next_to_nothing():

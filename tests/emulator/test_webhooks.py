@@ -41,7 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def receiver():
     server = Receiver()
     server.silence = threading.Event()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     yield server
     server.silence.set()

@@ -67,6 +67,14 @@ class ClockControl:
             pass
         return self.now()
 
+    def run(self, speed: float) -> None:
+        """Let the clock run by itself for the rest of the test, at `speed` emulated seconds a real second."""
+        self._world.clock.set_speed(speed)
+
+    def tick(self, seconds: float) -> None:
+        """Let each API request move the clock, for the rest of the test: whoever polls makes the time pass."""
+        self._world.clock.tick = seconds
+
 
 @pytest.fixture(scope="session")
 def ugen_emulator_settings() -> "Settings":

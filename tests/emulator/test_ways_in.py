@@ -285,7 +285,7 @@ def test_one_emulator_a_file(start, tmp_path):
 def test_users_get_the_fixtures_from_the_package(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         """
-from ugen_provider import UGenClient
+from ugen_provider import CreateJob
 from ugen_provider.emulator.settings import Settings
 import pytest
 
@@ -302,9 +302,8 @@ def test_one(ugen_client, ugen_clock, ugen_faults, ugen_emulator):
 
 def test_code_that_waits_by_itself(ugen_client, ugen_clock):
     ugen_clock.tick(600)
-    job = ugen_client.jobs.create(
-        {"product_name": "Lamp", "product_image_url": "https://example.com/l.png", "segment_count": 1}
-    )
+    lamp = CreateJob(product_name="Lamp", product_image_url="https://example.com/l.png", segment_count=1)
+    job = ugen_client.jobs.create(lamp)
     assert ugen_client.jobs.get(job.job_id).status == "completed"
 
 def test_two(ugen_emulator, ugen_clock, ugen_faults):

@@ -70,6 +70,11 @@ def lines_of(shown: Listing | Sheet) -> list[str]:
     return [f"{name}: {clean(value)}" for name, value in shown.facts if value]
 
 
+_GAP = 2
+_SHORT = 12
+"""Letters up to which a cell is never broken."""
+
+
 class Printer:
     """Prints results to stdout and remarks to stderr.
 
@@ -121,13 +126,21 @@ class Printer:
         from rich.table import Table
         from rich.text import Text
 
+        console = Console()
         if isinstance(shown, Listing):
             table = Table(box=None, pad_edge=False, header_style="bold")
-            for place, column in enumerate(shown.columns):
+            # What is empty in all rows takes no room.
+            places = [place for place in range(len(shown.columns)) if any(row[place] for row in shown.rows)]
+            widths = least_widths([[row[place] for row in shown.rows] for place in places])
+            if sum(widths) + _GAP * (len(widths) - 1) > console.width:
                 # An id that is cut is of no use to whoever wants to copy it.
-                table.add_column(column, no_wrap=place == 0, overflow="fold")
+                click.echo("\n".join(lines_of(shown)))
+                return
+            for place, width in zip(places, widths, strict=True):
+                longest = max(len(row[place]) for row in shown.rows)
+                table.add_column(shown.columns[place], no_wrap=width == longest, min_width=width, overflow="fold")
             for row in shown.rows:
-                table.add_row(*(Text(clean(cell), style=style_of(cell)) for cell in row))
+                table.add_row(*(Text(clean(row[place]), style=style_of(row[place])) for place in places))
         else:
             table = Table(box=None, pad_edge=False, show_header=False)
             table.add_column(style="bold", no_wrap=True)
@@ -135,7 +148,22 @@ class Printer:
             for name, value in shown.facts:
                 if value:
                     table.add_row(Text(name), Text(clean(value), style=style_of(value)))
-        Console().print(table)
+        console.print(table)
+
+
+def least_widths(columns: Sequence[Sequence[str]]) -> list[int]:
+    """How narrow each column of a table may become: the first, and short ones, are never broken.
+
+    Example:
+        >>> least_widths([["10229ac7-b0b5-4280"], ["paused"], ["A long and winding name"]])
+        [18, 6, 7]
+    """
+    widths = []
+    for place, cells in enumerate(columns):
+        longest = max(map(len, cells))
+        word = max((len(word) for cell in cells for word in cell.split()), default=0)
+        widths.append(longest if place == 0 or longest <= _SHORT else min(word, _SHORT))
+    return widths
 
 
 _STYLES = {

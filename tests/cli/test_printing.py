@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a terminal shows, and what it is never made to do."""
+
+import fcntl
+import os
+import pty
+import struct
+import termios
+
+import pytest
+
+from ugen_provider.cli.printing import Listing, Sheet, clean, lines_of
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("two\nlines\tand tabs", "two lines and tabs"),
+        ("\x1b]0;title\x07red \x1b[31m", "]0;titlered [31m"),
+        ("right\u202eleft", "rightleft"),
+        ("Solène 🕯", "Solène 🕯"),
+    ],
+)
+def test_a_text_cannot_steer_a_terminal(text, shown):
+    assert clean(text) == shown
+
+
+def test_plain_lines():
+    assert lines_of(Listing(("A", "B"), [("x\ty", "")], data=[])) == ["x y\t"]
+    assert lines_of(Sheet([("a", "1"), ("b", "")], data={})) == ["a: 1"]
+
+
+def at_a_terminal(ugen, *arguments, columns: int) -> str:
+    """What a person sees in a window of a width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = ugen.process(*arguments, stdout=theirs, stderr=-1, stdin=-1)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # how Linux says that the other side is gone
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    return seen.decode()
+
+
+def test_a_table_where_there_is_room_and_lines_where_an_id_would_be_cut(ugen):
+    ugen.environ["TERM"] = "xterm-256color"
+    job_id = ugen.create(name="A lamp with a name that is long enough to be broken")
+    wide = at_a_terminal(ugen, "jobs", "list", columns=120)
+    assert "PRODUCT" in wide
+    assert job_id in wide
+    assert "\x1b[36m" in wide  # a status has its colour
+    narrow = at_a_terminal(ugen, "jobs", "list", columns=60)
+    assert "PRODUCT" not in narrow
+    assert job_id in narrow.replace("\r\n", "")
+    sheet = at_a_terminal(ugen, "jobs", "get", job_id, columns=80)
+    assert "\x1b[1m" in sheet
+    assert job_id in sheet

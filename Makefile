@@ -51,6 +51,10 @@ torture: setup ## Ends real processes at every step, and looks who paid twice (s
 	@$(BIN)/pytest -m torture $(PYTEST) --junitxml=.torture/systems.xml
 	@$(BIN)/python scripts/reliability.py .torture/orders.xml .torture/systems.xml
 
+.PHONY: test-matrix
+test-matrix: setup ## The Airflow rooms on Airflow 3.0, 3.1, 3.2 and 3.3, each in an environment of its own
+	@scripts/test-matrix $(BIN)/uv $(PYTEST)
+
 CHECKS := check-format check-lint check-mypy check-pyright check-imports check-scripts
 .PHONY: check $(CHECKS)
 check: setup ## Everything that CI asks beside the tests: format, lint, types, architecture, generated code

@@ -14,7 +14,7 @@ from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
 HERE = Path(__file__).resolve().parent
 FEED = os.environ.get("UGEN_FEED") or str(HERE.parent / "examples" / "feed.xml")
 
-with DAG("feed_in_one_task", schedule=None, catchup=False, tags=["ugen"], doc_md=__doc__):
+with DAG("feed_in_one_task", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__):
     UGenCreateJobsFromFeedOperator(
         task_id="make_videos",
         feed=FEED,

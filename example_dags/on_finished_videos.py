@@ -11,7 +11,7 @@ from ugen_provider.operators.jobs import UGenCreateJobOperator
 
 VIDEOS = Asset("ugen_videos")
 
-with DAG("make_a_video_asset", schedule=None, catchup=False, tags=["ugen"]):
+with DAG("make_a_video_asset", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"]):
     UGenCreateJobOperator(
         task_id="make_video",
         product_name="Tidal Steel Bottle",
@@ -23,7 +23,7 @@ with DAG("make_a_video_asset", schedule=None, catchup=False, tags=["ugen"]):
     )
 
 
-@dag(schedule=[VIDEOS], catchup=False, tags=["ugen"], doc_md=__doc__)
+@dag(schedule=[VIDEOS], catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__)
 def on_finished_videos():
     @task
     def publish(triggering_asset_events: Any = None) -> list[str]:

@@ -7,7 +7,7 @@ from airflow.sdk import DAG
 
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 
-with DAG("one_job", schedule=None, catchup=False, tags=["ugen"], doc_md=__doc__):
+with DAG("one_job", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__):
     UGenCreateJobOperator(
         task_id="make_video",
         product_name="Aurora Desk Lamp",

@@ -8,7 +8,9 @@ from airflow.sdk import DAG
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 from ugen_provider.operators.media import UGenSuggestFieldsOperator
 
-with DAG("suggest_then_create", schedule=None, catchup=False, tags=["ugen"], doc_md=__doc__):
+with DAG(
+    "suggest_then_create", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__
+):
     suggest = UGenSuggestFieldsOperator(
         task_id="suggest",
         product_name="Aurora Desk Lamp",

@@ -22,6 +22,7 @@ if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
         AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        TaskDeferred,
     )
 else:
     from airflow.exceptions import (
@@ -29,21 +30,29 @@ else:
         AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        TaskDeferred,
     )
 
-if TYPE_CHECKING or AIRFLOW_3_1_PLUS:
+if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
     from airflow.sdk.bases.decorator import determine_kwargs
 else:
     from airflow.utils.operator_helpers import determine_kwargs
+
+if TYPE_CHECKING or AIRFLOW_3_3_PLUS:
+    from airflow.sdk.execution_time.context import NEVER_EXPIRE
+else:
+    NEVER_EXPIRE = None  # there is no store to expire anything in
 
 __all__ = [
     "AIRFLOW_3_1_PLUS",
     "AIRFLOW_3_3_PLUS",
     "AIRFLOW_VERSION",
+    "NEVER_EXPIRE",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "BaseHook",
+    "TaskDeferred",
     "determine_kwargs",
 ]

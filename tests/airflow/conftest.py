@@ -68,9 +68,14 @@ class Event:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class Events(dict[Any, Event]):
-    def __missing__(self, key: Any) -> Event:
-        return self.setdefault(key, Event())
+class Events:
+    """By the asset's name: before Airflow 3.2 assets have no hash."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Event] = {}
+
+    def __getitem__(self, asset: Any) -> Event:
+        return self.kept.setdefault(asset.name, Event())
 
 
 class Attempts:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from airflow.sdk.exceptions import TaskDeferred
+from ugen_provider.version_compat import TaskDeferred
 
 
 async def _event(trigger: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
 from tests.airflow.deferring import run, through
 from ugen_provider import CreateJob
@@ -26,6 +25,7 @@ from ugen_provider.operators.media import (
     UGenUploadImageOperator,
 )
 from ugen_provider.sensors.jobs import UGenJobSensor
+from ugen_provider.version_compat import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection", "moving_clock")
 LAMP = {"product_name": "Lamp", "product_image_url": "https://shop.example/lamp.png", "segment_count": 1}

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import TaskDeferred
 
 from tests.airflow.deferring import run, through
 from ugen_provider.core.api.errors import (
@@ -22,6 +21,7 @@ from ugen_provider.core.api.errors import (
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 from ugen_provider.triggers.jobs import UGenJobTrigger
+from ugen_provider.version_compat import TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection", "moving_clock")
 
@@ -110,7 +110,7 @@ class TestBuying:
         assert (result["generation"], bought(ugen_emulator)) == (1, 2)
 
     def test_intents_never_expire_and_hold_no_key(self, attempts: Any) -> None:
-        from airflow.sdk import NEVER_EXPIRE
+        from ugen_provider.version_compat import NEVER_EXPIRE
 
         run(operator(), attempts.next())
         assert set(attempts.store.retentions.values()) == {NEVER_EXPIRE}

@@ -23,6 +23,7 @@ from ugen_provider.core.api.errors import (
 )
 from ugen_provider.get_provider_info import get_provider_info
 from ugen_provider.hooks.ugen import UGenHook
+from ugen_provider.version_compat import AIRFLOW_3_1_PLUS, AIRFLOW_3_3_PLUS
 
 
 class TestConnection:
@@ -105,7 +106,8 @@ class TestProviderInfo:
             name for kind in ("hooks", "operators", "sensors", "triggers") for name in info[kind][0]["python-modules"]
         ]
         for name in modules:
-            import_module(name)
+            if AIRFLOW_3_1_PLUS or name != "ugen_provider.operators.review":  # Airflow asks people from 3.1 on
+                import_module(name)
         classes = [*info["extra-links"], info["connection-types"][0]["hook-class-name"]]
         classes += [decorator["class-name"] for decorator in info["task-decorators"]]
         for path in classes:
@@ -129,7 +131,8 @@ def test_operators_and_triggers_import_no_client_and_few_modules() -> None:
     code = """
 import sys
 import airflow.sdk, airflow.triggers.base
-from airflow.sdk import BaseOperator, BaseHook, BaseOperatorLink, BaseSensorOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink, BaseSensorOperator
+from ugen_provider.version_compat import BaseHook
 before = set(sys.modules)
 import ugen_provider.operators.jobs, ugen_provider.triggers.jobs
 new = set(sys.modules) - before
@@ -142,6 +145,7 @@ print(sorted(new))
     assert (forbidden, int(count) <= 30) == ("[]", True), names
 
 
+@pytest.mark.skipif(not AIRFLOW_3_3_PLUS, reason="Airflow has retry policies from 3.3 on")
 class TestRetryPolicy:
     def answer(self, kind: type[Exception], **more: Any) -> Any:
         return kind("no", method="POST", path="/jobs", status=more.pop("status"), **more)

@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
 
 from tests.airflow.conftest import Attempts
 from tests.core.local import InProcess
@@ -25,6 +24,7 @@ from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.settings import Settings, TenantSettings
 from ugen_provider.emulator.world.world import World
 from ugen_provider.operators.jobs import UGenCreateJobOperator
+from ugen_provider.version_compat import TaskDeferred
 
 SCHEDULING = 2.0
 """Seconds between a trigger's event and the task's worker."""

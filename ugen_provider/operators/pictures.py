@@ -49,7 +49,7 @@ def uploaded_once(context: Context, client: UGenClient, image: Any) -> Picture:
         return Picture(known, identity)
     made = client.uploads.create_product_image(content, filename=name)
     if state is not None:
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+        from ugen_provider.version_compat import NEVER_EXPIRE
 
         state.set(_KEY + identity[:24], made.url, retention=NEVER_EXPIRE)
     return Picture(made.url, identity)

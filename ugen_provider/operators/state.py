@@ -43,7 +43,7 @@ class TaskStateIntentStore:
 
     def write(self, intent: Intent) -> None:
         """Keep an intent; when this returns, Airflow's database has it."""
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+        from ugen_provider.version_compat import NEVER_EXPIRE
 
         self._state.set(intent_key(intent.scope), intent.to_dict(), retention=NEVER_EXPIRE)
 

@@ -117,7 +117,7 @@ async def polls(port, ids, count):
 
 async def measure(smoke):
     few, many, lots = (50, 200, 500) if smoke else (1_000, 10_000, 100_000)
-    count, rounds = (200, 2) if smoke else (6_000, 7)
+    count, rounds = (200, 2) if smoke else (3_000, 14)
     figures = {}
     starts = []
     for _ in range(2 if smoke else 5):
@@ -147,12 +147,14 @@ async def measure(smoke):
         bare = Server("-c", BARE, sample.name)
         results = {name: [] for name in ("bare", "small", "middle", "large")}
         for turn in range(rounds + 1):
-            for name, server, known in (
+            asked = [
                 ("bare", bare, ids[middle]),
                 ("small", small, ids[small]),
                 ("middle", middle, ids[middle]),
                 ("large", large, ids[large]),
-            ):
+            ]
+            # There and back, so that none is always the one before or after another.
+            for name, server, known in asked if turn % 2 else reversed(asked):
                 got = await polls(server.port, known, count)
                 if turn:  # the first round warms up
                     results[name].append(got)

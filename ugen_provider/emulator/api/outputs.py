@@ -5,7 +5,7 @@ import hashlib
 import re
 
 from ugen_provider.emulator.api.http import Reply, Request
-from ugen_provider.emulator.media.draw import Recipe, render
+from ugen_provider.emulator.media.recipe import Recipe
 from ugen_provider.emulator.world.catalog import MEDIA_TYPES
 from ugen_provider.emulator.world.job import Job
 from ugen_provider.emulator.world.refusals import Refusal, not_found
@@ -31,6 +31,9 @@ def serve(world: World, request: Request, job_id: str, name: str, now: float) ->
     media_type = "video/mp4" if recipe.seconds else "image/png"
 
     def work() -> Reply:
+        # Here, since who never looks at a video need not wait for codecs to load.
+        from ugen_provider.emulator.media.draw import render
+
         return ranged(request, render(recipe), media_type)
 
     return Reply(200, work=work)

@@ -7,36 +7,15 @@ import io
 import textwrap
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
 
 import av
 from PIL import Image, ImageDraw, ImageFont
 
+from ugen_provider.emulator.media.recipe import Recipe
+
 SIZES = {"9:16": (360, 640), "16:9": (640, 360), "1:1": (360, 360)}
 FPS = 6
 _CACHED = 256
-
-
-class Recipe(NamedTuple):
-    """What to draw.
-
-    Attributes:
-        kind: `keyframe`, `thumbnail`, `segment` or `final`.
-        aspect_ratio: `9:16`, `16:9` or `1:1`.
-        title: The product's name.
-        lines: Smaller text under it.
-        seconds: Length of a video; 0 for a picture.
-        scenes: How many scenes the video is cut into.
-        tint: What the colours are chosen by.
-    """
-
-    kind: str
-    aspect_ratio: str
-    title: str
-    lines: tuple[str, ...]
-    seconds: int
-    scenes: int
-    tint: str
 
 
 @lru_cache(maxsize=_CACHED)

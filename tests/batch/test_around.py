@@ -14,7 +14,7 @@ from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import Budget, Ledger, PlanOptions, schema
 from ugen_provider.core.batch.checking import check_feed
 from ugen_provider.core.batch.database import Writer
-from ugen_provider.core.batch.planning import LEASE
+from ugen_provider.core.batch.plans import LEASE
 from ugen_provider.core.batch.repairing import cancel_orphan, orphans, repair
 from ugen_provider.core.batch.shopfeed import write_shop_feed
 from ugen_provider.core.feeds import Product, plan_feed, read_feed

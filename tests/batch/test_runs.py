@@ -2,6 +2,7 @@
 """Feed runs night after night: what is bought, what is not, and what the report says."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tests.core.local import Local
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import Budget, Ledger, PlanOptions, RunRefusedError
 from ugen_provider.core.batch.database import filesystem_of
-from ugen_provider.core.batch.report import rejected_rows
+from ugen_provider.core.batch.report import find_run, rejected_rows, rejected_table, write_rejected
 from ugen_provider.core.feeds import FeedError, FeedMapping, mapping
 from ugen_provider.core.jobs.buying import BuyingPolicy
 from ugen_provider.emulator.settings import Settings, TenantSettings
@@ -135,8 +136,16 @@ def test_too_many_rejected_rows_stop_the_run_before_anything_is_bought(shop):
     assert shop.local.created == 0
     report = shop.run("monday")
     assert (report.rejected, report.completed) == (2, 1)
-    runner = shop.runner("monday")
-    run = asyncio.run(runner._planned(shop.ledger.catalogue("shop")))
+    run = find_run(shop.ledger, shop.ledger.find_catalogue("shop"), "monday")
+    rejected = shop.path.with_name("rejected.jsonl")
+    assert write_rejected(shop.ledger, run, rejected) == 2
+    assert json.loads(rejected.read_text().splitlines()[1])["column"] == "image_link"
+    assert rejected_table(rejected_rows(shop.ledger, run), most=1).splitlines()[1:] == [
+        "2     2              row     is no JSON (expected ident at line 1 column 2)  nonsense",
+        "... and 1 more",
+    ]
+    with pytest.raises(ConfigError, match="has no run 'sunday'"):
+        find_run(shop.ledger, shop.ledger.find_catalogue("shop"), "sunday")
     assert [str(row) for row in rejected_rows(shop.ledger, run)] == [
         "line 2, item 2: row is no JSON (expected ident at line 1 column 2), got 'nonsense'",
         "line 3, item 3, product x: image_link is required: the product has no picture",
@@ -312,11 +321,12 @@ def test_an_interrupt_leaves_what_runs_and_the_next_run_goes_on(shop, point):
 
 
 def test_an_interrupt_can_cancel_what_runs_and_the_next_run_buys_it_anew(shop):
-    shop.sells(*"abcd")
+    shop.sells("a", "b")
     with pytest.raises(asyncio.CancelledError):
-        _interrupted(shop, "before.wait", count=3, on_interrupt="cancel")
-    assert {job.status for job in shop.jobs()} == {"cancelled"}
-    assert shop.run("monday").completed == 4
+        _interrupted(shop, "before.wait", on_interrupt="cancel", in_flight=1)
+    assert [job.status for job in shop.jobs()] == ["cancelled"]
+    assert shop.run("monday").completed == 2
+    assert shop.local.created == 3
 
 
 def test_a_job_left_at_its_deadline_counts_as_running_and_is_taken_up(shop):

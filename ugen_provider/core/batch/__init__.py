@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ugen_provider.core.batch.budget import Budget
     from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, RunRefusedError
     from ugen_provider.core.batch.ledger import Ledger
-    from ugen_provider.core.batch.planning import PlanOptions
+    from ugen_provider.core.batch.plans import PlanOptions
     from ugen_provider.core.batch.report import Report
     from ugen_provider.core.batch.runner import FeedRunner, run_feed
     from ugen_provider.core.batch.spec import FeedRun, Outputs, Progress
@@ -44,7 +44,7 @@ _HOMES = {
     "LeaseLostError": "errors",
     "Ledger": "ledger",
     "Outputs": "spec",
-    "PlanOptions": "planning",
+    "PlanOptions": "plans",
     "Progress": "spec",
     "Report": "report",
     "RunRefusedError": "errors",

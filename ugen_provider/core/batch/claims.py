@@ -15,7 +15,7 @@ from ugen_provider.core.api.effects import Flow, Perform, Send
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
 from ugen_provider.core.batch.ledger import Ledger, T, upsert
-from ugen_provider.core.batch.planning import LEASE, Run, intent_scope
+from ugen_provider.core.batch.plans import LEASE, Run, intent_scope
 from ugen_provider.core.jobs.intent import Intent
 
 ItemState = Literal["completed", "failed", "postponed", "running"]

@@ -24,6 +24,9 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
                       "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "beegfs", "gpfs"})  # fmt: skip
 _MOST_AT_ONCE = 256
 
+# Airflow 3.0 holds SQLAlchemy below 2.0: there `future=True` asks for the same engine, and psycopg 3 has no dialect.
+_POSTGRESQL = "postgresql+psycopg2" if sa.__version__.startswith("1.") else "postgresql+psycopg"
+
 
 def engine_for(address: str, *, shared: bool = False) -> sa.Engine:
     """Open a database.
@@ -41,8 +44,8 @@ def engine_for(address: str, *, shared: bool = False) -> sa.Engine:
         if url.get_backend_name() == "sqlite":
             return _sqlite(url, shared=shared)
         if url.get_backend_name() == "postgresql":
-            driver = url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
-            return sa.create_engine(driver, pool_pre_ping=True, isolation_level="READ COMMITTED")
+            driver = url if "+" in url.drivername else url.set(drivername=_POSTGRESQL)
+            return sa.create_engine(driver, future=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(f"ledger: {type(error).__name__}: {error}; is the driver installed?") from None
     raise ConfigError(f"ledger: {url.get_backend_name()} is not supported; use SQLite or PostgreSQL")
@@ -63,7 +66,8 @@ def _sqlite(url: sa.URL, *, shared: bool) -> sa.Engine:
     if kind in _NETWORK:
         raise ConfigError(f"ledger: {file} is on a network file system ({kind}), where SQLite's locks do not hold; "
                           "put it on a local disk, or use PostgreSQL")  # fmt: skip
-    engine = sa.create_engine(url, connect_args={"timeout": 60, "isolation_level": None, "check_same_thread": False})
+    connect_args = {"timeout": 60, "isolation_level": None, "check_same_thread": False}
+    engine = sa.create_engine(url, future=True, connect_args=connect_args)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:

@@ -14,7 +14,7 @@ from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Catalogue, Ledger, upsert
-from ugen_provider.core.batch.planning import intent_scope
+from ugen_provider.core.batch.plans import intent_scope
 from ugen_provider.core.feeds.planning import Order
 from ugen_provider.core.jobs.cancelling import cancel
 from ugen_provider.core.jobs.fingerprint import fingerprint

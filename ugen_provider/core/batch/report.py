@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.ledger import Ledger
-from ugen_provider.core.batch.planning import Run
+from ugen_provider.core.batch.ledger import Catalogue, Ledger
+from ugen_provider.core.batch.plans import Run
 from ugen_provider.core.feeds.products import RejectedRow
 
 _MOST_NAMED = 10
@@ -230,6 +234,57 @@ def rejected_rows(ledger: Ledger, run: Run) -> Iterator[RejectedRow]:
     with ledger.engine.connect().execution_options(reads=True, yield_per=1000) as connection:
         for row in connection.execute(query):
             yield RejectedRow(row.line, row.item, row.product_id, row.column, row.rule, row.excerpt)
+
+
+def write_rejected(ledger: Ledger, run: Run, path: str | os.PathLike[str]) -> int:
+    """Write the rejected rows of a run as JSONL: line, item, product id, column, rule and a short excerpt.
+
+    Args:
+        ledger: Where.
+        run: Which.
+        path: The file; it is replaced.
+
+    Returns:
+        How many there were.
+    """
+    count = 0
+    with Path(path).open("w", encoding="utf-8") as file:
+        for row in rejected_rows(ledger, run):
+            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def rejected_table(rows: Iterable[RejectedRow], *, most: int = 50) -> str:
+    """Rejected rows for a person, in columns.
+
+    Args:
+        rows: The rows.
+        most: Rows at most; how many more there are is said below.
+    """
+    shown = list(islice(rows, most))
+    more = sum(1 for _ in rows) if not isinstance(rows, Collection) else max(0, len(rows) - most)
+    cells = [("line", "item", "product", "column", "rule", "value")]
+    cells += [(str(r.line or ""), str(r.item), r.product_id or "", r.column, r.rule, r.excerpt) for r in shown]
+    widths = [max(len(row[place]) for row in cells) for place in range(5)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in cells
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), *([f"... and {more:,} more"] if more else [])])
+
+
+def find_run(ledger: Ledger, catalogue: Catalogue, run_id: str) -> Run:
+    """A run by its name, to read its report.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    table = schema.run
+    query = sa.select(table.c.id).where(table.c.catalogue_id == catalogue.id, table.c.run_id == run_id)
+    number = ledger.read(lambda connection: connection.execute(query).scalar())
+    if number is None:
+        raise ConfigError(f"catalogue {catalogue.name!r} has no run {run_id!r} in this ledger")
+    return Run(number, catalogue, run_id, "")
 
 
 def _outcome(row: Any) -> Outcome:

@@ -24,7 +24,8 @@ from ugen_provider.core.batch.claims import Claim, claim, heartbeat, release
 from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
 from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.pictures import Pictures, picture_identity
-from ugen_provider.core.batch.planning import LEASE, Planner, Run
+from ugen_provider.core.batch.planning import Planner
+from ugen_provider.core.batch.plans import LEASE, Run
 from ugen_provider.core.batch.report import Report, report_of
 from ugen_provider.core.batch.settling import Settlement, settle
 from ugen_provider.core.batch.slots import Slots

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Catalogue, Ledger, insert_new
-from ugen_provider.core.batch.planning import LEASE, Run
+from ugen_provider.core.batch.plans import LEASE, Run
 
 
 def join(ledger: Ledger, catalogue: Catalogue, run_id: str, *, owner: str, budget: int | None) -> tuple[Run, str]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.errors import LeaseLostError
 from ugen_provider.core.batch.ledger import Ledger, insert_new, upsert
-from ugen_provider.core.batch.planning import LEASE
+from ugen_provider.core.batch.plans import LEASE
 from ugen_provider.core.jobs.intent import Intent
 
 

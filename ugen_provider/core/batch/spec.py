@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch.budget import Budget
-from ugen_provider.core.batch.planning import PlanOptions
+from ugen_provider.core.batch.plans import PlanOptions
 from ugen_provider.core.feeds.sources import FeedSource
 from ugen_provider.core.jobs.buying import BuyingPolicy
 from ugen_provider.core.media.naming import DEFAULT_TEMPLATE

@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -50,10 +51,13 @@ class Ugen:
         fields = [word if word != "Lamp" else name for word in LAMP]
         return self.json("jobs", "create", *fields, *arguments)["job_id"]
 
-    def process(self, *arguments: object, **options) -> subprocess.Popen:
-        """Start the command as a process of its own."""
+    def process(self, *arguments: object, most_kb: int | None = None, **options) -> subprocess.Popen:
+        """Start the command as a process of its own; no file may become larger than `most_kb`, as on a full disk."""
         env = {**{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}, **self.environ}
         command = [sys.executable, "-c", "from ugen_provider.cli import main; main(prog_name='ugen')"]
+        if most_kb is not None:
+            limit = most_kb * 1024
+            options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         return subprocess.Popen([*command, *map(str, arguments)], env=env, text=True, **options)
 
     @property

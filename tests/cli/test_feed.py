@@ -205,3 +205,12 @@ def test_a_lost_ledger_is_repaired_and_nothing_is_bought_again(ugen, tmp_path):
 def test_a_ledger_that_would_not_be_safe_is_refused(ugen, address):
     said = ugen("ledger", "show", "--ledger", address, code=2)
     assert "ledger: " in said.stderr
+
+
+def test_a_ledger_on_a_full_disk_buys_nothing(ugen):
+    process = ugen.process("feed", "run", EXAMPLE, *RUN, most_kb=40, stdout=-1, stderr=-1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 6, said
+    assert "Error: the ledger's database: " in said
+    assert "Next: check the room on its disk" in said
+    assert not ugen.purchases

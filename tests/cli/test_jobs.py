@@ -281,3 +281,24 @@ def test_a_destination_that_cannot_be_written_is_said(ugen, tmp_path):
     assert (tmp_path / "file").read_text() == "no folder"
     wrong = ugen("jobs", "download", job_id, "--to", "nonsense://x", code=2)
     assert "cannot be used" in wrong.stderr
+
+
+def test_a_full_disk_leaves_no_half_file_and_is_gone_on_with(ugen, tmp_path):
+    job_id = ugen.create()
+    ugen("jobs", "wait", job_id)
+    process = ugen.process("jobs", "download", job_id, "--to", tmp_path / "videos", most_kb=4, stdout=-1, stderr=-1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 6
+    assert "Error: " in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "videos").rglob("final*"))
+    assert not list((tmp_path / "videos").rglob("*.part"))
+    (manifest,) = ugen.json("jobs", "download", job_id, "--to", tmp_path / "videos")
+    assert not manifest["missing"]
+
+
+def test_an_order_that_cannot_be_written_down_is_not_sent(ugen):
+    (ugen.home / ".local").write_text("no folder")
+    said = ugen("jobs", "create", *LAMP, code=6)
+    assert "check the path, its permissions and the room on its disk" in said.stderr
+    assert not ugen.purchases

@@ -10,6 +10,7 @@ import termios
 import pytest
 
 from ugen_provider.cli.printing import Listing, Sheet, clean, lines_of
+from ugen_provider.emulator.settings import LOCAL_KEY
 
 
 @pytest.mark.parametrize(
@@ -31,11 +32,11 @@ def test_plain_lines():
     assert lines_of(Sheet([("a", "1"), ("b", "")], data={})) == ["a: 1"]
 
 
-def at_a_terminal(ugen, *arguments, columns: int) -> str:
-    """What a person sees in a window of a width."""
+def at_a_terminal(ugen, *arguments, columns: int = 80, types: str = "", code: int = 0) -> str:
+    """What a person sees in a window of a width, who types when something is asked."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    process = ugen.process(*arguments, stdout=theirs, stderr=-1, stdin=-1)
+    process = ugen.process(*arguments, stdout=theirs, stderr=theirs, stdin=theirs, start_new_session=True)
     os.close(theirs)
     seen = b""
     while True:
@@ -46,9 +47,11 @@ def at_a_terminal(ugen, *arguments, columns: int) -> str:
         if not piece:
             break
         seen += piece
+        if types and seen.endswith(b": "):
+            os.write(ours, types.encode())
+            types = ""
     os.close(ours)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    assert process.wait(timeout=60) == code, seen
     return seen.decode()
 
 
@@ -65,3 +68,13 @@ def test_a_table_where_there_is_room_and_lines_where_an_id_would_be_cut(ugen):
     sheet = at_a_terminal(ugen, "jobs", "get", job_id, columns=80)
     assert "\x1b[1m" in sheet
     assert job_id in sheet
+
+
+def test_a_key_that_is_nowhere_is_asked_for_and_never_shown(ugen):
+    del ugen.environ["UGEN_API_KEY"]
+    seen = at_a_terminal(ugen, "credits", "balance", types=f"{LOCAL_KEY}\n")
+    assert "U-Gen API key: " in seen
+    assert "available" in seen
+    assert LOCAL_KEY not in seen
+    stopped = at_a_terminal(ugen, "credits", "balance", types="\x04", code=130)
+    assert "Error: stopped" in stopped

@@ -109,7 +109,8 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
     for kind, code, advice in table:
         if isinstance(error, kind):
             return code, advice
-    return ExitCode.TROUBLE, ""
+    # What is left of what a command expects is the ledger's database.
+    return ExitCode.TROUBLE, "check the room on its disk, and whether it may be written"
 
 
 def _of_a_purchase(reason: str) -> tuple[ExitCode, str]:

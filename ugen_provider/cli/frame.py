@@ -46,8 +46,15 @@ def failure_of(error: BaseException) -> CommandFailedError:
     """The failure that an error ends a command with."""
     if isinstance(error, CommandFailedError):
         return error
-    message = "stopped" if isinstance(error, KeyboardInterrupt) else clean(str(error)) or type(error).__name__
-    return CommandFailedError(message, code=exit_of(error), advice=next_step(error), kind=type(error).__name__)
+    return CommandFailedError(_sentence(error), code=exit_of(error), advice=next_step(error), kind=type(error).__name__)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    if _of_the_database(error):
+        return f"the ledger's database: {clean(str(getattr(error, 'orig', None) or error))}"
+    return clean(str(error)) or type(error).__name__
 
 
 class UGenCommand(click.Command):
@@ -115,8 +122,12 @@ def _expected(error: BaseException) -> bool:
     from ugen_provider.core.api.errors import UGenError
 
     expected = (CommandFailedError, UGenError, OSError, KeyboardInterrupt)
-    # The database's own errors are of this machine or its network; the package is only there if a ledger was opened.
-    return isinstance(error, expected) or type(error).__module__.startswith("sqlalchemy.")
+    return isinstance(error, expected) or _of_the_database(error)
+
+
+def _of_the_database(error: BaseException) -> bool:
+    """Told by its module, since the package is only loaded where a ledger was opened."""
+    return type(error).__module__.startswith("sqlalchemy.")
 
 
 def _profiles(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -65,7 +65,7 @@ def check_command(
     rejected: list[RejectedRow] = []
     with ExitStack() as stack:
         estimate = None if no_estimate else stack.enter_context(_estimates(session))
-        file = stack.enter_context(report_file(report)) if report is not None else None
+        file = stack.enter_context(_report(report)) if report is not None else None
         check = stack.enter_context(
             check_feed(
                 feed,
@@ -105,19 +105,24 @@ def _keep(
 
 
 @contextmanager
-def report_file(path: Path) -> Iterator[IO[str]]:
-    """A report that has its name only when it is whole.
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write to beside a file; it gets the file's name only when it is whole.
 
     Raises:
         OSError: It cannot be written.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            yield file
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _report(path: Path) -> Iterator[IO[str]]:
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def rejected_line(row: RejectedRow) -> str:

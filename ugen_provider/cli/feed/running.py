@@ -13,20 +13,19 @@ from typing import Any, get_args
 import click
 
 from ugen_provider.cli.exits import ExitCode
-from ugen_provider.cli.feed.checking import rejected_line, report_file
+from ugen_provider.cli.feed.checking import whole_file
 from ugen_provider.cli.feed.options import feed_mapping, feed_options, reading_options
 from ugen_provider.cli.feed.progress import FeedProgress
 from ugen_provider.cli.fields import feed_field_options
 from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.downloading import include_option, may_be_private, private_option, template_option
 from ugen_provider.cli.jobs.waiting import INTERVAL
-from ugen_provider.cli.ledger.reading import RunningJob, find_run, ledger_option, running_jobs
+from ugen_provider.cli.ledger.reading import RunningJob, ledger_option, running_jobs
 from ugen_provider.cli.session import Session
-from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch.budget import Budget
 from ugen_provider.core.batch.ledger import Ledger
-from ugen_provider.core.batch.planning import Duplicates, PlanOptions
-from ugen_provider.core.batch.report import Report, rejected_rows
+from ugen_provider.core.batch.plans import Duplicates, PlanOptions
+from ugen_provider.core.batch.report import Report, find_run, write_rejected
 from ugen_provider.core.batch.runner import FeedRunner
 from ugen_provider.core.batch.spec import FeedRun, Outputs
 from ugen_provider.core.jobs.buying import BuyingPolicy
@@ -160,7 +159,9 @@ def run_command(
     with session.ledger(ledger) as opened:
         report = _run(session, opened, spec)
         if rejected_file is not None:
-            _write_rejected(opened, spec, rejected_file, namespace=session.namespace)
+            run = find_run(opened, opened.find_catalogue(catalogue, namespace=session.namespace), name)
+            with whole_file(rejected_file) as beside:
+                write_rejected(opened, run, beside)
     session.out.text(report.table(), data=report.to_dict())
     if report.running or report.postponed:
         larger = ", with a larger --budget" if report.postponed_by.get("budget") else ""
@@ -181,15 +182,6 @@ def _run(session: Session, ledger: Ledger, spec: FeedRun) -> Report:
                 running_jobs(ledger, spec.catalogue, spec.run_id, namespace=session.namespace),
                 again(session.arguments, run_id=spec.run_id),
             ) from None
-
-
-def _write_rejected(ledger: Ledger, spec: FeedRun, path: Path, *, namespace: str) -> None:
-    run = find_run(ledger, spec.catalogue, spec.run_id, namespace=namespace)
-    if run is None:
-        raise ConfigError(f"run {spec.run_id} is not in the ledger")
-    with report_file(path) as file:
-        for row in rejected_rows(ledger, run):
-            file.write(rejected_line(row))
 
 
 def new_run_id(now: datetime) -> str:

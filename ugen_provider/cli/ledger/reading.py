@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import click
 import sqlalchemy as sa
 
+from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Ledger
-from ugen_provider.core.batch.planning import Run
+from ugen_provider.core.batch.plans import Run
+from ugen_provider.core.batch.report import find_run
 
 ledger_option = click.option(
     "--ledger",
@@ -42,16 +44,6 @@ class KnownRun:
     state: str
 
 
-def find_run(ledger: Ledger, catalogue: str, run_id: str, *, namespace: str) -> Run | None:
-    """A run by its name.
-
-    Raises:
-        ConfigError: The catalogue is not in the ledger.
-    """
-    found = [known.run for known in known_runs(ledger, catalogue, namespace=namespace) if known.run.run_id == run_id]
-    return found[0] if found else None
-
-
 def known_runs(ledger: Ledger, catalogue: str, *, namespace: str) -> list[KnownRun]:
     """All runs of a catalogue, the newest first.
 
@@ -67,8 +59,9 @@ def known_runs(ledger: Ledger, catalogue: str, *, namespace: str) -> list[KnownR
 
 def running_jobs(ledger: Ledger, catalogue: str, run_id: str, *, namespace: str) -> list[RunningJob]:
     """The jobs that a stopped run left running; none where it was not even planned."""
-    run = find_run(ledger, catalogue, run_id, namespace=namespace)
-    if run is None:
+    try:
+        run = find_run(ledger, ledger.find_catalogue(catalogue, namespace=namespace), run_id)
+    except ConfigError:
         return []
     item, intent = schema.item, schema.intent
     same = sa.and_(

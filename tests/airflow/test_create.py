@@ -238,6 +238,23 @@ class TestFailures:
         result = run(operator(deferrable=True), attempts.next())
         assert (result["generation"], bought(ugen_emulator)) == (1, 2)
 
+    def test_a_cancel_that_could_not_be_sent_is_sent_by_the_next_attempt(
+        self, attempts: Any, ugen_client: Any, ugen_emulator: Any
+    ) -> None:
+        from dataclasses import replace
+
+        from ugen_provider.core.jobs.intent import OurAction
+        from ugen_provider.operators.state import TaskStateIntentStore, intent_key, scope_of
+
+        context = attempts.next()
+        started = operator(wait_for_completion=False).execute(context)
+        store, scope = TaskStateIntentStore(attempts.store), str(scope_of(context))
+        assert intent_key(scope) in attempts.store.kept
+        store.write(replace(store.read(scope), action=OurAction("cancel", "kill", 0.0)))  # as the listener does first
+        result = run(operator(), attempts.next())
+        assert ugen_client.jobs.get(started["job_id"]).status == "cancelled"
+        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+
     def test_a_deadline_leaves_the_job_and_the_next_attempt_attaches(
         self, attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
     ) -> None:
@@ -290,6 +307,15 @@ class TestSlots:
     def test_but_no_longer_than_it_may(self, attempts: Any, full: Any, deferrable: bool) -> None:
         with pytest.raises(RateLimitError):
             run(operator(deferrable=deferrable, slot_timeout=10), attempts.next())
+
+    def test_who_may_not_wait_for_hours_asks_when_the_time_is_up(
+        self, attempts: Any, ugen_faults: Any, ugen_clock: Any, deferrable: bool
+    ) -> None:
+        ugen_faults.add("status", status=429, retry_after=40000, method="POST", path="/api/v1/jobs", times=None)
+        began = ugen_clock.now()
+        with pytest.raises(RateLimitError):
+            run(operator(deferrable=deferrable, slot_timeout=600), attempts.next())
+        assert ugen_clock.now() - began < 700
 
 
 class TestOutputs:

@@ -165,15 +165,15 @@ class UGenCreateJobOperator(UGenOrderOperator):
         limit = seconds(self.slot_timeout)
         if limit is not None and now - since >= limit:
             raise full.error
-        self.log.info("the account has no free slot (%s); asking again in %.0f s", full.error.message, full.pause)
+        # The service may say hours; who may not wait that long asks once more when the time is up.
+        pause = full.pause if limit is None else min(full.pause, since + limit - now)
+        self.log.info("the account has no free slot (%s); asking again in %.0f s", full.error.message, pause)
         if self.deferrable:
-            self.defer(
-                trigger=UGenSlotTrigger(
-                    ugen_conn_id=self.ugen_conn_id, not_before=now + full.pause, carry={"slot_since": since}
-                ),
-                method_name="execute_slot",
+            trigger = UGenSlotTrigger(
+                ugen_conn_id=self.ugen_conn_id, not_before=now + pause, carry={"slot_since": since}
             )
-        client.run(_sleep(full.pause))
+            self.defer(trigger=trigger, method_name="execute_slot")
+        client.run(_sleep(pause))
         return since
 
     def _wait(

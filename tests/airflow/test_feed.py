@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A feed in one task: waves, bought and left; between them no process waits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow.deferring import through
+from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
+from ugen_provider.core.batch import waves
+from ugen_provider.operators.errors import UGenFailure
+from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
+from ugen_provider.triggers.jobs import MOST_JOBS, UGenJobBatchTrigger
+from ugen_provider.version_compat import TaskDeferred
+
+FEED = Path(__file__).parents[2] / "examples" / "feed.xml"
+
+
+@pytest.fixture
+def make(connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(waves, "_STILL", 0.3)
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}))
+
+    def operator(**more: Any) -> UGenCreateJobsFromFeedOperator:
+        given = {
+            "task_id": "videos",
+            "feed": str(FEED),
+            "catalogue": "shop",
+            "ledger_conn_id": "ledger",
+            "budget": 5000,
+            "job_defaults": {"segment_count": 1},
+            "deferrable": True,
+            "poll_interval": 5,
+        }
+        return UGenCreateJobsFromFeedOperator(**{**given, **more})
+
+    return operator
+
+
+def test_it_buys_in_waves_and_waits_for_each_in_the_triggerer(
+    make: Any, attempts: Any, ugen_emulator: Any, ugen_clock: Any
+) -> None:
+    context = attempts.next()
+    step: Any = lambda: make(in_flight=2).execute(context)  # noqa: E731
+    bought = []
+    while True:
+        try:
+            result = step()
+            break
+        except TaskDeferred as deferred:
+            trigger, method = deferred.trigger, deferred.method_name
+        bought.append(len(ugen_emulator.emulator.journal.find_purchases()))
+        assert isinstance(trigger, UGenJobBatchTrigger)
+        ugen_clock.advance(3600.0)
+        event = through(trigger)
+        step = lambda: getattr(make(in_flight=2), method)(context, event)  # noqa: B023, E731
+    assert bought == [2, 4, 5]
+    assert (result["completed"], result["rejected"], result["products"]) == (5, 1, 6)
+
+
+def test_the_next_night_buys_nothing(make: Any, attempts: Any, ugen_emulator: Any, moving_clock: Any) -> None:
+    first = make(deferrable=False).execute(attempts.next())
+    attempts.ti.run_id = "the next night"
+    second = make(deferrable=False, run_key="the next night").execute(attempts.context())
+    assert (first["completed"], second["unchanged"]) == (5, 5)
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 5
+
+
+def test_a_budget_stops_it(make: Any, attempts: Any, ugen_emulator: Any, moving_clock: Any) -> None:
+    result = make(deferrable=False, budget=200).execute(attempts.next())
+    assert (result["completed"], result["postponed"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"catalogue": ""}, ConfigError, "catalogue: must be named"),
+        ({"job_defaults": {"segment_count": 0}}, InvalidRequestError, "segment_count"),
+        ({"in_flight": MOST_JOBS + 1}, ConfigError, "in_flight: at most"),
+        ({"on_earlier_failure": "hope"}, ConfigError, "on_earlier_failure"),
+    ],
+)
+def test_wrong_arguments_are_refused_when_the_dag_is_parsed(
+    make: Any, wrong: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        make(**wrong)
+
+
+def test_a_missing_ledger_is_named(make: Any, attempts: Any) -> None:
+    with pytest.raises(UGenFailure, match="connection 'nowhere' is not defined"):
+        make(ledger_conn_id="nowhere").execute(attempts.next())
+
+
+def test_a_trigger_refuses_ten_thousand_ids() -> None:
+    with pytest.raises(ConfigError, match="at most 500 jobs"):
+        UGenJobBatchTrigger(job_ids=[str(number) for number in range(10_000)], ugen_conn_id="ugen_default")

@@ -179,7 +179,8 @@ def test_a_limit_of_jobs_is_waited_out_and_uses_no_retry(shop, ugen_faults):
 
 def test_a_changed_request_takes_the_job_and_warns(shop):
     shop.run("lamp")
-    shop.run("lamp", requests=lambda partition: {**request_of(partition), "segment_count": 3})
+    result = shop.run("lamp", requests=lambda partition: {**request_of(partition), "segment_count": 3})
+    assert result.success, failure_of(result).description
     made = shop.materialized("final_video")["lamp"]
     assert made["ugen/request_changed"] is True
     assert "the request has changed" in made["ugen/notes"]

@@ -99,6 +99,7 @@ def is_retryable(error: Exception) -> bool:
         RateLimitError,
         ServerError,
         TransportError,
+        UGenError,
     )
     from ugen_provider.core.feeds import FeedError
     from ugen_provider.core.media import DownloadError
@@ -113,4 +114,6 @@ def is_retryable(error: Exception) -> bool:
         return isinstance(error, ServerError | RateLimitError) or error.status in {408, 425}
     if isinstance(error, DownloadError):
         return error.reason in {"expired", "cut_short", "network", "storage"}
-    return isinstance(error, TransportError | JobTimeoutError | OSError)
+    if isinstance(error, TransportError | JobTimeoutError):
+        return True
+    return not isinstance(error, UGenError)  # not ours, such as a database that was busy

@@ -76,6 +76,7 @@ class Desk:
     pictures: Pictures
     sleep: Callable[[float], Awaitable[None]]
     now: Callable[[], float]
+    in_thread: Callable[..., Awaitable[Any]]
     probe: Callable[[str], None]
 
 
@@ -180,7 +181,7 @@ class Buyer:
         self._book = _Booker(self._desk, claimed, credits)
         if policy.spending == "allow" and (claimed.intent is None or claimed.intent.job_id is None):
             # Refused here, no intent is left behind that looks as if it may have been sent.
-            await asyncio.to_thread(self._book, "create")
+            await self._desk.in_thread(self._book, "create")
             self._desk.probe("after.booked")
         return Order(
             scope=product_scope(catalogue=catalogue.name, product_id=claimed.product_id, namespace=catalogue.namespace),

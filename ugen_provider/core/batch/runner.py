@@ -9,7 +9,9 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,6 +36,8 @@ from ugen_provider.core.jobs.purchase import slot_pause
 from ugen_provider.core.jobs.watcher import JobWatcher
 
 _log = logging.getLogger("ugen_provider.batch")
+T = TypeVar("T")
+_LEDGER_THREADS = 16
 _LOOK_AGAIN = 2.0
 _AHEAD = 64
 
@@ -71,6 +75,8 @@ class FeedRunner:
         self._own_watcher = watcher is None
         self._probe = probe
         self._owner = uuid.uuid4().hex
+        # Apart from the loop's own threads: no slow download may keep a lease from being renewed.
+        self._threads = ThreadPoolExecutor(_LEDGER_THREADS, "ugen-ledger")
         self._slots = Slots(spec.in_flight)
         self._waiting: deque[Claim] = deque()
         self._tasks: dict[asyncio.Task[None], Claim] = {}
@@ -80,6 +86,9 @@ class FeedRunner:
         self._fatal: BaseException | None = None
         self._total = 0
         self._done = 0
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     async def run(self) -> Report:
         """Do the run, or go on with it.
@@ -92,11 +101,11 @@ class FeedRunner:
             RunRefusedError: Going on would surely not be meant; nothing was bought.
             UGenError: The run cannot go on, such as for a refused key. What runs is left, and the ledger knows it.
         """
-        catalogue = await asyncio.to_thread(
+        catalogue = await self._in_thread(
             self._ledger.catalogue, self._spec.catalogue, namespace=self._client.config.namespace
         )
         run = await self._planned(catalogue)
-        self._total = await asyncio.to_thread(runs.open_items, self._ledger, run)
+        self._total = await self._in_thread(runs.open_items, self._ledger, run)
         self._say("planned")
         self._probe("planned")
         desk = Desk(
@@ -108,6 +117,7 @@ class FeedRunner:
             pictures=Pictures(self._client, self._ledger, namespace=catalogue.namespace),
             sleep=self._clock.asleep,
             now=self._clock.now,
+            in_thread=self._in_thread,
             probe=self._probe,
         )
         beat = asyncio.create_task(self._beat(run), name="ugen-ledger-heartbeat")
@@ -123,18 +133,18 @@ class FeedRunner:
             beat.cancel()
             if self._own_watcher:
                 await self._watcher.aclose()
-        await asyncio.to_thread(runs.finish, self._ledger, run)
+        await self._in_thread(runs.finish, self._ledger, run)
         self._probe("finished")
         return await self.report(run)
 
     async def report(self, run: Run) -> Report:
         """The report as it stands."""
-        return await asyncio.to_thread(report_of, self._ledger, run, min_score=self._spec.min_score)
+        return await self._in_thread(report_of, self._ledger, run, min_score=self._spec.min_score)
 
     async def _planned(self, catalogue: Any) -> Run:
         spec, ledger = self._spec, self._ledger
         while True:
-            run, todo = await asyncio.to_thread(
+            run, todo = await self._in_thread(
                 runs.join, ledger, catalogue, spec.run_id, owner=self._owner, budget=spec.budget.credits
             )
             self._probe("joined")
@@ -144,7 +154,7 @@ class FeedRunner:
                 await self._plan(run)
                 return run
             else:
-                await asyncio.to_thread(runs.reopen, ledger, run)
+                await self._in_thread(runs.reopen, ledger, run)
                 return run
 
     async def _plan(self, run: Run) -> None:
@@ -152,11 +162,11 @@ class FeedRunner:
         identity = (lambda address: picture_identity(ledger, address)) if spec.plan.upload_pictures else None
         planner = Planner(ledger, run, spec.plan, identity=identity, probe=self._probe)
         try:
-            await asyncio.to_thread(
+            await self._in_thread(
                 planner.plan, spec.source, job_defaults=spec.job_defaults, model=self._client.config.video_model
             )
         except Exception:
-            await asyncio.to_thread(runs.give_up_planning, ledger, run)
+            await self._in_thread(runs.give_up_planning, ledger, run)
             raise
 
     async def _buy_all(self, run: Run, desk: Desk) -> None:
@@ -165,7 +175,7 @@ class FeedRunner:
                 raise self._fatal
             await self._fill(run, desk)
             if not self._tasks:
-                if not self._waiting and not await asyncio.to_thread(runs.open_items, self._ledger, run):
+                if not self._waiting and not await self._in_thread(runs.open_items, self._ledger, run):
                     return
                 # Others hold what is left, or the account has no place: look again.
                 await self._clock.asleep(self._slots.pause(now=self._clock.now()) or _LOOK_AGAIN)
@@ -186,11 +196,11 @@ class FeedRunner:
             for claimed in [claimed for claimed in self._waiting if not claimed.has_job]:
                 self._waiting.remove(claimed)
                 await self._end(claimed, Settlement("postponed", reason=reason))
-            await asyncio.to_thread(runs.postpone_rest, self._ledger, run, reason=reason)
+            await self._in_thread(runs.postpone_rest, self._ledger, run, reason=reason)
         free = self._slots.free(in_flight=len(self._tasks), now=self._clock.now())
         if free > len(self._waiting):
             most = max(free, min(_AHEAD, self._spec.in_flight)) - len(self._waiting)
-            self._waiting.extend(await asyncio.to_thread(claim, self._ledger, run, most=most))
+            self._waiting.extend(await self._in_thread(claim, self._ledger, run, most=most))
             self._probe("claimed")
         while free > 0 and self._waiting:
             claimed = self._waiting.popleft()
@@ -230,7 +240,7 @@ class FeedRunner:
 
     async def _end(self, claimed: Claim, ended: Settlement) -> None:
         try:
-            await asyncio.to_thread(settle, self._ledger, claimed, ended)
+            await self._in_thread(settle, self._ledger, claimed, ended)
         except LeaseLostError:
             return
         self._done += 1
@@ -262,7 +272,7 @@ class FeedRunner:
         while True:
             await asyncio.sleep(LEASE / 4)  # real time: leases are about processes, not about jobs
             try:
-                await asyncio.to_thread(heartbeat, self._ledger, run)
+                await self._in_thread(heartbeat, self._ledger, run)
             except SQLAlchemyError as error:  # what is due is found by whoever next writes under the lease
                 _log.warning("the ledger did not take a heartbeat: %s", type(error).__name__)
 
@@ -280,8 +290,8 @@ class FeedRunner:
         await self._release(run, reason)
 
     async def _release(self, run: Run, reason: str) -> None:
-        if not await asyncio.to_thread(release, self._ledger, run, reason=reason):
-            await asyncio.to_thread(runs.postpone_rest, self._ledger, run, reason=reason)
+        if not await self._in_thread(release, self._ledger, run, reason=reason):
+            await self._in_thread(runs.postpone_rest, self._ledger, run, reason=reason)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)

@@ -5,6 +5,7 @@ buys only what is new or changed. The ledger is the connection `ugen_ledger`."""
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG
@@ -14,7 +15,14 @@ from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
 HERE = Path(__file__).resolve().parent
 FEED = os.environ.get("UGEN_FEED") or str(HERE.parent / "examples" / "feed.xml")
 
-with DAG("feed_in_one_task", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__):
+with DAG(
+    "feed_in_one_task",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+    doc_md=__doc__,
+):
     UGenCreateJobsFromFeedOperator(
         task_id="make_videos",
         feed=FEED,

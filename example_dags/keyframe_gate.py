@@ -11,7 +11,14 @@ from airflow.sdk import DAG
 from ugen_provider.operators.jobs import UGenCreateJobOperator, UGenResumeJobOperator
 from ugen_provider.operators.review import UGenKeyframeApprovalOperator
 
-with DAG("keyframe_gate", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__):
+with DAG(
+    "keyframe_gate",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+    doc_md=__doc__,
+):
     look = UGenCreateJobOperator(
         task_id="make_keyframe",
         product_name="Aurora Desk Lamp",

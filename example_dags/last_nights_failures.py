@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import dag, task
@@ -10,7 +11,13 @@ from airflow.sdk import dag, task
 from ugen_provider.operators.jobs import UGenRetryJobOperator
 
 
-@dag(schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__)
+@dag(
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+    doc_md=__doc__,
+)
 def last_nights_failures():
     @task
     def find_failures(hours: float = 24.0) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, dag, task
@@ -11,7 +12,13 @@ from ugen_provider.operators.jobs import UGenCreateJobOperator
 
 VIDEOS = Asset("ugen_videos")
 
-with DAG("make_a_video_asset", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"]):
+with DAG(
+    "make_a_video_asset",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+):
     UGenCreateJobOperator(
         task_id="make_video",
         product_name="Tidal Steel Bottle",
@@ -23,7 +30,13 @@ with DAG("make_a_video_asset", schedule=None, catchup=False, default_args={"retr
     )
 
 
-@dag(schedule=[VIDEOS], catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__)
+@dag(
+    schedule=[VIDEOS],
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+    doc_md=__doc__,
+)
 def on_finished_videos():
     @task
     def publish(triggering_asset_events: Any = None) -> list[str]:

@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG
 
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 
-with DAG("one_job", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__):
+with DAG(
+    "one_job",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+    doc_md=__doc__,
+):
     UGenCreateJobOperator(
         task_id="make_video",
         product_name="Aurora Desk Lamp",

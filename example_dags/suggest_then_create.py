@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG
 
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 from ugen_provider.operators.media import UGenSuggestFieldsOperator
 
 with DAG(
-    "suggest_then_create", schedule=None, catchup=False, default_args={"retries": 2}, tags=["ugen"], doc_md=__doc__
+    "suggest_then_create",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    tags=["ugen"],
+    doc_md=__doc__,
 ):
     suggest = UGenSuggestFieldsOperator(
         task_id="suggest",

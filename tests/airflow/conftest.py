@@ -21,6 +21,7 @@ import pytest
 _HOME = Path(tempfile.mkdtemp(prefix="ugen-airflow-"))
 os.environ.setdefault("AIRFLOW_HOME", str(_HOME))
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[2] / "example_dags")
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 
 

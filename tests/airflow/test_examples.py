@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,20 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 NEED_MORE = {"keyframe_gate", "on_finished_videos"}
 
 
-@pytest.fixture(scope="session")
-def ugen_emulator_settings() -> Any:
+@pytest.fixture(scope="module")
+def ugen_emulator_server() -> Iterator[Any]:
     """Fast, and in real time: `dag.test()` waits for its triggers."""
+    from ugen_provider.emulator.server import EmulatorServer
     from ugen_provider.emulator.settings import Settings
 
-    return Settings(speed=600, admin=True)
+    with EmulatorServer(Settings(speed=600, admin=True)) as server:
+        yield server
 
 
 @pytest.fixture
 def bag(airflow_database: None, ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     stored = {"conn_type": "ugen", "password": "ugen_sk_local", "extra": {"base_url": ugen_emulator.base_url}}
     monkeypatch.setenv("AIRFLOW_CONN_UGEN_DEFAULT", json.dumps(stored))
-    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(EXAMPLES))
     monkeypatch.setenv("UGEN_FEED", str(EXAMPLES.parent / "examples" / "feed.xml"))
     monkeypatch.setenv("UGEN_OUTPUT", str(tmp_path))
     ledger = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}

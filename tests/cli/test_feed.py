@@ -96,6 +96,14 @@ def test_an_empty_account_is_code_4(ugen, ugen_faults):
     assert run(ugen, code=4)["postponed_by"] == {"credits": 5}
 
 
+def test_what_got_no_answer_is_trouble_and_the_same_run_goes_on(ugen, ugen_faults):
+    ugen_faults.add("status", method="POST", path="/api/v1/jobs", status=503, times=None)
+    assert run(ugen, code=6)["postponed"] == 5
+    ugen_faults.clear()
+    assert run(ugen)["completed"] == 5
+    assert len(ugen.purchases) == 5
+
+
 def test_a_feed_that_is_plainly_wrong_stops_before_anything_is_bought(ugen):
     said = ugen("feed", "run", EXAMPLE, *RUN, "--max-rejected", 0, code=2)
     assert "nothing was bought" in said.stderr
@@ -160,7 +168,9 @@ def test_ctrl_c_while_buying_leaves_the_job_and_names_it(ugen):
 
 
 def test_the_ledger_is_shown_in_every_way(ugen):
-    assert "No catalogues" in ugen("ledger", "show").stderr
+    none = ugen("ledger", "show", code=2)
+    assert "`ugen feed run` makes it" in none.stderr
+    assert not (ugen.home / ".local").exists()
     run(ugen)
     (catalogue,) = ugen.json("ledger", "show")
     assert (catalogue["catalogue"], catalogue["kind"]) == ("shop", "google")

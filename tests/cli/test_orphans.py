@@ -20,7 +20,7 @@ def feed(tmp_path):
 def left(ugen, feed) -> list[str]:
     """Jobs that a feed run has left running."""
     run = ("feed", "run", feed, "--catalogue", "shop", "--budget", 5000, "--segment-count", 1)
-    report = ugen.json(*run, "--run-id", "monday", "--job-timeout", 5)
+    report = ugen.json(*run, "--run-id", "monday", "--job-timeout", 5, code=5)
     assert (report["running"], report["completed"]) == (2, 0)
     return [job["job_id"] for job in ugen.json("jobs", "list")]
 

@@ -78,3 +78,14 @@ def test_a_key_that_is_nowhere_is_asked_for_and_never_shown(ugen):
     assert LOCAL_KEY not in seen
     stopped = at_a_terminal(ugen, "credits", "balance", types="\x04", code=130)
     assert "Error: stopped" in stopped
+
+
+def test_waiting_and_fetching_are_shown_while_they_go_on(ugen, tmp_path):
+    ugen.environ["TERM"] = "xterm-256color"
+    job_id = ugen.create()
+    ugen("jobs", "wait", job_id)
+    waited = at_a_terminal(ugen, "jobs", "wait", job_id, columns=120)
+    assert "━━━━━━━━━━━━━━━━━━━━" in waited
+    fetched = at_a_terminal(ugen, "jobs", "download", job_id, "--to", tmp_path / "videos", columns=120)
+    assert f"fetching {job_id} (1/1)" in fetched
+    assert "final.mp4" in fetched

@@ -16,7 +16,7 @@ from ugen_provider.cli.exits import ExitCode, exit_of, next_step, worst
 from ugen_provider.cli.frame import command
 from ugen_provider.cli.printing import Listing
 from ugen_provider.cli.profiles import read_config
-from ugen_provider.cli.session import Session
+from ugen_provider.cli.session import Session, is_local
 from ugen_provider.core.api.errors import ConfigError, UGenError
 
 if TYPE_CHECKING:
@@ -182,8 +182,7 @@ def _ledger(session: Session) -> Iterator[Line]:
         address = session.ledger_address(None)
     except ConfigError:
         return  # said above
-    local = "://" not in address
-    if local and not Path(address).exists():
+    if is_local(address) and not Path(address).expanduser().exists():
         folder = next(parent for parent in Path(address).absolute().parents if parent.exists())
         free = shutil.disk_usage(folder).free
         yield Line("ledger", "ok", f"{address} is made by the first `ugen feed run`; {free / 1e9:,.1f} GB are free")

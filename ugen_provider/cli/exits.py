@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: Mapping[ExitCode, str] = {
-    ExitCode.DONE: "Done. A feed run: also with rejected or postponed rows.",
+    ExitCode.DONE: "Done. A feed run: also with rejected rows, and where its budget is used up.",
     ExitCode.JOB_FAILED: "A job failed or was cancelled. A feed run: a product failed.",
     ExitCode.USAGE: "Wrong usage or settings; nothing was sent. A feed: it cannot be read, or is plainly wrong.",
     ExitCode.REFUSED: "The API refused, or going on could pay twice.",

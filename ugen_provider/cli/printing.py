@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,23 @@ def lines_of(shown: Listing | Sheet) -> list[str]:
     if isinstance(shown, Listing):
         return ["\t".join(clean(cell) for cell in row) for row in shown.rows]
     return [f"{name}: {clean(value)}" for name, value in shown.facts if value]
+
+
+@contextmanager
+def busy(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something is being done; the function that is given says what, while it goes on.
+
+    Args:
+        text: What is being done.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(text)) as status:
+        yield lambda text: status.update(escape(text))
 
 
 _GAP = 2

@@ -123,6 +123,29 @@ class Session:
 
         return Ledger(self.ledger_address(given))
 
+    def existing_ledger(self, given: str | None) -> Ledger:
+        """Open a ledger to look at it, which shall not make one where there is none; the caller closes it.
+
+        Raises:
+            ConfigError: It is not there, or cannot be opened.
+        """
+        from ugen_provider.core.api.errors import ConfigError
+
+        address = self.ledger_address(given)
+        if is_local(address) and not Path(address).expanduser().exists():
+            raise ConfigError(f"ledger: there is none at {address}; `ugen feed run` makes it, --ledger names another")
+        return self.ledger(given)
+
+
+def is_local(address: str) -> bool:
+    """Whether a ledger's address is the path of a file.
+
+    Example:
+        >>> is_local("shop.db"), is_local(":memory:"), is_local("postgresql://db/shop")
+        (True, False, False)
+    """
+    return "://" not in address and address != ":memory:"
+
 
 def config_of(chosen: Chosen) -> ClientConfig:
     """The settings of a client.

@@ -15,7 +15,7 @@ import click
 from ugen_provider.cli.feed.options import feed_mapping, feed_options, reading_options
 from ugen_provider.cli.fields import feed_field_options
 from ugen_provider.cli.frame import command
-from ugen_provider.cli.printing import Listing, Sheet
+from ugen_provider.cli.printing import Listing, Sheet, busy
 from ugen_provider.cli.session import Session
 from ugen_provider.core.api import operations
 from ugen_provider.core.api._sync_client import UGenClient
@@ -24,6 +24,7 @@ from ugen_provider.core.batch.checking import FeedCheck, check_feed
 from ugen_provider.core.feeds.planning import Order, Planned
 from ugen_provider.core.feeds.products import RejectedRow, place
 
+_TOLD = 1000
 Estimate = Callable[[Mapping[str, Any]], int | None]
 
 
@@ -77,7 +78,10 @@ def check_command(
                 upload_pictures=upload_pictures,
             )
         )
+        say = stack.enter_context(busy(f"reading {check.summary.source}"))
         for row in check.rows:
+            if check.summary.rows % _TOLD == 0:
+                say(f"reading {check.summary.source}: {check.summary.rows:,} products")
             _keep(row, accepted, rejected, limit=limit, file=file)
     summary = check.summary
     if session.out.as_json:

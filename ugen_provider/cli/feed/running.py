@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import click
 
-from ugen_provider.cli.exits import ExitCode
+from ugen_provider.cli.exits import ExitCode, worst
 from ugen_provider.cli.feed.checking import whole_file
 from ugen_provider.cli.feed.options import feed_mapping, feed_options, reading_options
 from ugen_provider.cli.feed.progress import FeedProgress
@@ -122,7 +122,7 @@ def run_command(
     """Make the videos of FEED: buy what is new or changed since the last run, and nothing else.
 
     Ctrl-C stops buying and leaves what runs; the same command with the --run-id that is printed goes on. The exit
-    code is 0 even with rejected or postponed rows, 1 if a product failed, 2 for a feed that cannot be read.
+    code is 0 even with rejected rows, 1 if a product failed, 2 for a feed that cannot be read.
     """
     config = session.config
     outputs = None
@@ -222,10 +222,17 @@ def interrupted(running: Sequence[RunningJob], command: Sequence[str]) -> Comman
 def code_of_report(report: Report) -> ExitCode:
     """The exit code of a run: rejected rows are the feed's affair, and a used-up budget is what a budget is for.
 
-    What the account could not pay for is told, since a person has to do something about it.
+    What the account could not pay for, what got no answer and what was left at its deadline is told, since only going
+    on brings it to its end.
     """
-    if report.failed:
-        return ExitCode.JOB_FAILED
-    if report.postponed_by.get("credits"):
-        return ExitCode.NO_CREDITS
-    return ExitCode.DONE
+    postponed = report.postponed_by
+    return worst(
+        code
+        for code, is_so in (
+            (ExitCode.JOB_FAILED, report.failed > 0),
+            (ExitCode.NO_CREDITS, "credits" in postponed),
+            (ExitCode.TIMEOUT, report.running > 0),
+            (ExitCode.TROUBLE, any(reason.startswith("no answer") for reason in postponed)),
+        )
+        if is_so
+    )

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
 
 from ugen_provider.cli.exits import ExitCode, worst
 from ugen_provider.cli.frame import CommandFailedError, command, failure_of
-from ugen_provider.cli.printing import Listing
+from ugen_provider.cli.printing import Listing, busy
 from ugen_provider.cli.session import Session
 from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.config import is_loopback
@@ -92,7 +93,8 @@ def download_command(
     """
     manifests: list[Manifest] = []
     errors: dict[str, UGenError | CommandFailedError] = {}
-    with session.client() as client:
+    with ExitStack() as stack:
+        client = stack.enter_context(session.client())
         options: dict[str, Any] = {
             "include": include,
             "template": template,
@@ -100,11 +102,14 @@ def download_command(
             "parallel": parallel,
             "allow_private": may_be_private(allow_private, base_url=client.config.base_url),
         }
-        for job_id in dict.fromkeys(job_ids):
+        say = stack.enter_context(busy("asking for the jobs"))
+        wanted = list(dict.fromkeys(job_ids))
+        for number, job_id in enumerate(wanted, 1):
+            say(f"fetching {job_id} ({number}/{len(wanted)})")
             try:
                 manifests.append(_download(client, job_id, destination, options))
             except (UGenError, CommandFailedError) as error:
-                if len(set(job_ids)) == 1:
+                if len(wanted) == 1:
                     raise
                 errors[job_id] = error
     session.out.show(files_listing(manifests))

@@ -28,8 +28,18 @@ def get_command(session: Session, *, job_ids: tuple[str, ...]) -> None:
         session.out.show(jobs_listing(jobs, nothing=""))
 
 
+def _statuses(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """Completes a status; the service may know others."""
+    del ctx, parameter
+    return [word for word in STATUSES if word.startswith(typed)]
+
+
 @command("list", examples=("ugen jobs list", "ugen jobs list --status failed --all --json"))
-@click.option("--status", type=click.Choice(STATUSES), help="Only jobs of this status.")
+@click.option(
+    "--status",
+    shell_complete=_statuses,
+    help=f"Only jobs of this status, such as {', '.join(STATUSES)}.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most jobs that are shown.")
 @click.option("--all", "everything", is_flag=True, help="All jobs, over all pages.")
 def list_command(session: Session, *, status: str | None, limit: int, everything: bool) -> None:

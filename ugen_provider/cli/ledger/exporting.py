@@ -47,7 +47,7 @@ def export_command(
     ledger: str | None,
 ) -> None:
     """Write `id` and `video_link` of every product of CATALOGUE that has a video. The file is replaced as a whole."""
-    with session.ledger(ledger) as opened:
+    with session.existing_ledger(ledger) as opened:
         count = write_shop_feed(
             opened,
             catalogue,

@@ -53,7 +53,9 @@ def repair_command(
         raise click.UsageError("--catalogue and --feed belong together")
     if upload_pictures:
         raise click.UsageError("uploaded pictures cannot be recognised; repair finds products whose picture has a URL")
-    with session.client() as client, session.ledger(ledger) as opened:
+    # With a feed there may be no ledger any more: that is what it is for.
+    open_ledger = session.ledger if feed is not None else session.existing_ledger
+    with session.client() as client, open_ledger(ledger) as opened:
         known = None if catalogue is None else opened.catalogue(catalogue, namespace=session.namespace)
         orders: Iterator[Order] = iter(())
         if feed is not None:

@@ -55,7 +55,7 @@ def show_command(
     if catalogue is None and (products or state or runs or run_id):
         raise click.UsageError("name the CATALOGUE; `ugen ledger show` alone lists them")
     most = None if everything else limit
-    with session.ledger(ledger) as opened:
+    with session.existing_ledger(ledger) as opened:
         if catalogue is None:
             session.out.show(_catalogues(opened))
         elif run_id is not None:

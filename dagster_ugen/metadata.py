@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: UP045
 """What a materialization says of its job: typed metadata, a preview that the asset page shows, and data versions."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import dagster as dg
 
@@ -61,29 +62,30 @@ class UGenMetadataSet(NamespacedMetadataSet):
         notes: What a person should be told.
     """
 
+    # Dagster 1.12 reads `Optional[X]` of a metadata set, and not `X | None`.
     job_id: str
-    status: str | None = None
-    stage: str | None = None
-    video_model: str | None = None
-    how: str | None = None
-    generation: int | None = None
-    request_changed: bool | None = None
-    credits_estimated: int | None = None
-    credits_reserved: int | None = None
-    credits_consumed: int | None = None
-    credits_spent_by_this_run: int | None = None
-    jobs_created_by_this_run: int | None = None
-    lowest_score: float | None = None
-    scores: dg.JsonMetadataValue | None = None
-    attempts: dg.JsonMetadataValue | None = None
-    fail_categories: dg.JsonMetadataValue | None = None
-    duration_seconds: float | None = None
-    job_seconds: float | None = None
-    url: dg.UrlMetadataValue | None = None
-    urls: dg.JsonMetadataValue | None = None
-    manifest: dg.PathMetadataValue | None = None
-    preview: dg.MarkdownMetadataValue | None = None
-    notes: str | None = None
+    status: Optional[str] = None
+    stage: Optional[str] = None
+    video_model: Optional[str] = None
+    how: Optional[str] = None
+    generation: Optional[int] = None
+    request_changed: Optional[bool] = None
+    credits_estimated: Optional[int] = None
+    credits_reserved: Optional[int] = None
+    credits_consumed: Optional[int] = None
+    credits_spent_by_this_run: Optional[int] = None
+    jobs_created_by_this_run: Optional[int] = None
+    lowest_score: Optional[float] = None
+    scores: Optional[dg.JsonMetadataValue] = None
+    attempts: Optional[dg.JsonMetadataValue] = None
+    fail_categories: Optional[dg.JsonMetadataValue] = None
+    duration_seconds: Optional[float] = None
+    job_seconds: Optional[float] = None
+    url: Optional[dg.UrlMetadataValue] = None
+    urls: Optional[dg.JsonMetadataValue] = None
+    manifest: Optional[dg.PathMetadataValue] = None
+    preview: Optional[dg.MarkdownMetadataValue] = None
+    notes: Optional[str] = None
 
     @classmethod
     def namespace(cls) -> str:

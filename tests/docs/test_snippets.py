@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every snippet of the documentation does what its page says: programs and commands run, DAGs and definitions load, and
+YAML means something. The README has tests of its own, with real processes; docs/cli.md is recorded by one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ugen_provider.emulator.settings import LOCAL_KEY
+
+DOCS = Path(__file__).parents[2] / "docs"
+FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+RECORDED = {"cli.md"}
+"""Pages whose blocks are outputs, written by a test of their own."""
+
+NOT_HERE = ("pip install", "ugen emulator", "ugen demo", "ugen doctor")
+"""Commands that install or serve, or hold this machine's clock against the emulator's; they have tests of their own."""
+
+
+@dataclass(frozen=True)
+class Snippet:
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def snippets() -> Iterator[Snippet]:
+    for path in sorted(DOCS.rglob("*.md")):
+        page = str(path.relative_to(DOCS))
+        if page in RECORDED or page.startswith("adr/"):
+            continue
+        text = path.read_text("utf-8")
+        for found in FENCED.finditer(text):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Snippet(page, line, found[2], textwrap.dedent(found[3]))
+
+
+ALL = list(snippets())
+
+
+def of(*languages: str, mentions: str = "", lacks: tuple[str, ...] = ()) -> Any:
+    chosen = [
+        snippet
+        for snippet in ALL
+        if snippet.language in languages
+        and mentions in snippet.text
+        and not any(word in snippet.text for word in lacks)
+    ]
+    assert chosen, "nothing is tested here"
+    return pytest.mark.parametrize("snippet", chosen, ids=lambda snippet: snippet.place)
+
+
+def run(snippet: Snippet) -> dict[str, Any]:
+    """Run a program as it stands, with lines that an error can name."""
+    code = compile("\n" * snippet.line + snippet.text, str(DOCS / snippet.page), "exec", dont_inherit=True)
+    module: dict[str, Any] = {"__name__": "snippet"}
+    exec(code, module)
+    return module
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert {snippet.language for snippet in ALL} <= {"python", "console", "sh", "yaml", "json", "text"}
+
+
+@of("python", lacks=("airflow", "dagster", "def test_", "@pytest.fixture"))
+def test_a_program_runs(snippet: Snippet, reader: Path) -> None:
+    run(snippet)
+
+
+@of("python", mentions="def test_")
+def test_a_test_passes(snippet: Snippet, request: pytest.FixtureRequest) -> None:
+    for name, function in run(snippet).items():
+        if name.startswith("test_"):
+            given = {fixture: request.getfixturevalue(fixture) for fixture in inspect.signature(function).parameters}
+            function(**given)
+
+
+@of("python", mentions="@pytest.fixture")
+def test_a_fixture_makes_settings(snippet: Snippet) -> None:
+    from ugen_provider.emulator.settings import Settings
+
+    made = run(snippet)["ugen_emulator_settings"]
+    assert isinstance(made.__wrapped__(), Settings)
+
+
+@of("python", mentions="from airflow", lacks=("airflow.providers.http",))
+def test_a_dag_loads(snippet: Snippet, reader: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    (reader / "dags").mkdir()
+    (reader / "dags" / "example.py").write_text(snippet.text)
+    bag = DagBag(reader / "dags")
+    assert bag.import_errors == {}
+    assert bag.dag_ids
+
+
+@of("python", mentions="airflow.providers.http")
+def test_the_dag_by_hand_is_a_program(snippet: Snippet) -> None:
+    """Its provider is not ours to install."""
+    compile(snippet.text, snippet.place, "exec")
+
+
+@of("python", mentions="dagster")
+def test_definitions_load(snippet: Snippet, reader: Path) -> None:
+    import dagster as dg
+
+    if "requests.Session" in snippet.text:
+        pytest.importorskip("requests")
+    module = run(snippet)
+    defs = module.get("defs")
+    if defs is None:
+        assert "DagsterInstance.get()" in snippet.text or any(
+            isinstance(made, dg.AssetsDefinition) for made in module.values()
+        )
+    else:
+        dg.Definitions.validate_loadable(defs)
+
+
+def commands(snippet: Snippet) -> list[list[str]]:
+    lines = [line.removeprefix("$ ") for line in snippet.text.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True) for line in lines if not line.startswith(NOT_HERE)]
+
+
+WITH_COMMANDS = [snippet for snippet in ALL if snippet.language == "console" and commands(snippet)]
+
+
+@pytest.mark.parametrize("snippet", WITH_COMMANDS, ids=lambda snippet: snippet.place)
+def test_commands_run(snippet: Snippet, reader: Path, ugen_emulator: Any) -> None:
+    from click.testing import CliRunner
+
+    from tests.core.local import EmulatorClock
+    from ugen_provider.cli import main
+    from ugen_provider.cli.session import Surroundings
+
+    environ = {"HOME": str(reader), "UGEN_API_KEY": LOCAL_KEY, "UGEN_BASE_URL": ugen_emulator.base_url}
+    world = Surroundings(environ=environ, clock=EmulatorClock(ugen_emulator.emulator))
+    setting_up(snippet, reader)
+    for program, *arguments in commands(snippet):
+        assert program == "ugen"
+        job = newest_job(ugen_emulator) if "JOB" in arguments else ""
+        said = CliRunner().invoke(main, [job if word == "JOB" else word for word in arguments], obj=world)
+        assert said.exit_code == 0, f"ugen {shlex.join(arguments)}: {said.output}"
+
+
+def setting_up(snippet: Snippet, reader: Path) -> None:
+    """What the reader has from an earlier page."""
+    if "ugen gallery" in snippet.text:
+        (reader / "videos").mkdir()
+    if "ugen ledger show shop" in snippet.text and "ugen feed run" not in snippet.text:
+        from ugen_provider.core.api.config import resolve
+        from ugen_provider.core.batch import Budget, FeedRun, Ledger, run_feed
+
+        folder = reader / ".local" / "share" / "ugen"
+        folder.mkdir(parents=True)
+        night = FeedRun(
+            "feed.xml", catalogue="shop", run_id="1", job_defaults={"segment_count": 1}, budget=Budget(credits=5000)
+        )
+        with Ledger(str(folder / "ledger.db")) as ledger:
+            run_feed(night, config=resolve(), ledger=ledger)
+
+
+def newest_job(ugen_emulator: Any) -> str:
+    return str(ugen_emulator.emulator.journal.find_purchases()[-1].job_id)
+
+
+@of("yaml")
+def test_yaml_means_something(snippet: Snippet, reader: Path) -> None:
+    from ugen_provider.core.feeds import FeedMapping
+
+    written = yaml.safe_load(snippet.text)
+    if "type" not in written:
+        FeedMapping.from_dict(written)
+        return
+    from dagster.components.testing import create_defs_folder_sandbox
+
+    from dagster_ugen import UGenVideosComponent
+
+    assert written["type"] == "dagster_ugen.UGenVideosComponent"
+    written["attributes"]["feed"] = str(reader / "feed.xml")
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(component_cls=UGenVideosComponent, defs_yaml_contents=written)
+        with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
+            assert defs.resolve_all_asset_keys()
+
+
+def test_connections_are_json() -> None:
+    shown = [match for snippet in ALL for match in re.findall(r"AIRFLOW_CONN_\w+='(.*)'", snippet.text)]
+    assert shown
+    assert all(json.loads(connection)["conn_type"] == "ugen" for connection in shown)
+
+
+def test_tables_are_what_the_code_says() -> None:
+    import subprocess
+    import sys
+
+    script = DOCS.parent / "scripts" / "docs_tables.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

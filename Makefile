@@ -14,7 +14,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 
 .PHONY: help
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv with the locked versions (a second call costs nothing)
@@ -52,8 +52,16 @@ torture: setup ## Ends real processes at every step, and looks who paid twice (s
 	@$(BIN)/python scripts/reliability.py .torture/orders.xml .torture/systems.xml
 
 .PHONY: test-matrix
-test-matrix: setup ## The Airflow rooms on Airflow 3.0, 3.1, 3.2 and 3.3, each in an environment of its own
-	@scripts/test-matrix $(BIN)/uv $(PYTEST)
+test-matrix: setup ## Tests against each supported Airflow, Dagster and Python that is here (MATRIX="airflow-3.0.6 --list")
+	@$(BIN)/python scripts/test_matrix.py $(MATRIX)
+
+.PHONY: compat
+compat: setup ## The oldest versions of every dependency, and each extra alone (COMPAT="extra-media")
+	@$(BIN)/python scripts/test_matrix.py --compat $(COMPAT)
+
+.PHONY: release-check
+release-check: setup ## Build wheel and sdist, and look whether they are what a stranger should get
+	@$(BIN)/python scripts/release_check.py
 
 CHECKS := check-format check-lint check-mypy check-pyright check-imports check-scripts
 .PHONY: check $(CHECKS)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public names with their signatures, one a line, as `api.txt` holds them.
+
+`python scripts/public_api.py` tells what has changed against `api.txt`; `--write` accepts it. What is public is said by
+`__all__`, and by the modules below for those rooms whose names are imported from where they live.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import griffe
+
+ROOT = Path(__file__).resolve().parents[1]
+LIST = ROOT / "api.txt"
+PACKAGES = (
+    "ugen_provider",
+    "ugen_provider.core.batch",
+    "ugen_provider.core.feeds",
+    "ugen_provider.core.media",
+    "dagster_ugen",
+)
+MODULES = (
+    "ugen_provider.core.api._sync_client",
+    "ugen_provider.core.jobs.webhooks",
+    "ugen_provider.hooks.ugen",
+    "ugen_provider.operators.jobs",
+    "ugen_provider.operators.feeds",
+    "ugen_provider.operators.media",
+    "ugen_provider.operators.orphans",
+    "ugen_provider.operators.review",
+    "ugen_provider.operators.retry_policy",
+    "ugen_provider.sensors.jobs",
+    "ugen_provider.triggers.jobs",
+    "ugen_provider.triggers.events",
+    "ugen_provider.links.ugen",
+    "ugen_provider.decorators.jobs",
+)
+NOT_FOR_USERS = frozenset(
+    {
+        "execute",
+        "execute_complete",
+        "execute_slot",
+        "resume_execution",
+        "poke",
+        "serialize",
+        "by_scope_key",
+        "announce",
+        "holding",
+        "template_fields",
+        "template_fields_renderers",
+        "storing",
+        "scope_in",
+        "order_of",
+        "given",
+        "on_kill",
+        "operator_extra_links",
+        "ui_color",
+        "ui_fgcolor",
+    }
+)
+"""Methods that Airflow calls, or that operators share; nobody imports them."""
+
+
+def target(found: griffe.Object | griffe.Alias) -> griffe.Object:
+    """What a name stands for."""
+    return found.final_target if isinstance(found, griffe.Alias) else found
+
+
+def parameters(function: griffe.Function) -> str:
+    """A signature without annotations: names, order, kinds and defaults are what callers rely on."""
+    shown, starred = [], False
+    for parameter in function.parameters:
+        if parameter.name in {"self", "cls"}:
+            continue
+        if parameter.kind is griffe.ParameterKind.keyword_only and not starred:
+            shown.append("*")
+            starred = True
+        stars = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
+        starred |= parameter.kind is griffe.ParameterKind.var_positional
+        default = "" if parameter.default is None or parameter.kind in stars else f"={parameter.default}"
+        shown.append(f"{stars.get(parameter.kind, '')}{parameter.name}{default}")
+    return f"({', '.join(shown)})"
+
+
+def lines_of(path: str, found: griffe.Object) -> Iterator[str]:
+    """A name, and below it what hangs on it."""
+    if isinstance(found, griffe.Function):
+        yield f"{path}{parameters(found)}"
+    elif isinstance(found, griffe.Class):
+        made = found.all_members.get("__init__")
+        shown = "" if made is None else parameters(cast("griffe.Function", target(made)))
+        yield f"{path}{shown}"
+        for name, member in sorted(found.members.items()):
+            if not name.startswith("_") and name not in NOT_FOR_USERS and not member.is_alias:
+                yield from lines_of(f"{path}.{name}", target(member))
+    else:
+        yield path
+
+
+def public() -> list[str]:
+    """Every public name."""
+    loader = griffe.GriffeLoader(search_paths=[ROOT])
+    for package in ("ugen_provider", "dagster_ugen"):
+        loader.load(package)
+    loader.resolve_aliases(implicit=True, external=False)
+    found: list[str] = []
+    for name in (*PACKAGES, *MODULES):
+        module = loader.modules_collection[name]
+        listed = _listed(name)
+        for member in sorted(listed or module.members):
+            if member.startswith("_") or (listed is None and module.members[member].is_alias):
+                continue
+            found += lines_of(f"{name}.{member}", target(module[member]))
+    return found
+
+
+def _listed(name: str) -> list[str] | None:
+    """The names that a package loads on first use; None for a module, whose names are its own."""
+    if name not in PACKAGES and not name.endswith("operators.jobs"):
+        return None
+    from importlib import import_module
+
+    package = import_module(name)
+    return [
+        member for member in (getattr(package, "__all__", None) or vars(package)["_HOMES"]) if member != "__version__"
+    ]
+
+
+def main() -> int:
+    """Compare, or write.
+
+    Returns:
+        The exit code: 1 where the list is another one.
+    """
+    now = "\n".join(public()) + "\n"
+    if "--write" in sys.argv:
+        LIST.write_text(now, "utf-8")
+        return 0
+    then = LIST.read_text("utf-8") if LIST.exists() else ""
+    changed = list(difflib.unified_diff(then.splitlines(), now.splitlines(), lineterm="", n=0))[2:]
+    if not changed:
+        return 0
+    print("\n".join(line for line in changed if not line.startswith("@@")))
+    print("The public names have changed. Where that is meant: a changelog fragment, and scripts/public_api.py --write")
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

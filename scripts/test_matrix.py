@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make test-matrix`: the tests of a room against each version of its orchestrator, in an environment of its own.
+
+    python scripts/test_matrix.py                 all cells
+    python scripts/test_matrix.py airflow-3.0.6   some of them
+    python scripts/test_matrix.py --list
+
+`make compat` runs two more cells: `lowest`, the oldest versions that pyproject.toml allows, and `extras`, each extra
+installed alone. Environments live in `.matrix/` and are kept; `--fresh` makes them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".matrix"
+UV = ROOT / ".venv" / "bin" / "uv"
+
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "jsonschema", "psutil")
+PYTHONS = ("3.11", "3.12", "3.13")
+AIRFLOW = {
+    "3.0.6": ("2025-09-10", ("3.11", "3.12")),
+    "3.1.8": ("2026-03-20", PYTHONS),
+    "3.2.2": ("2026-06-10", PYTHONS),
+    "3.3.2": ("2026-11-20", PYTHONS),
+}
+"""Each Airflow with a day on which it was new, and the Pythons that it supports, of those that we do. Its dependencies
+have no upper bounds, so it is resolved as of that day: what came later need not work with it."""
+
+DAGSTER = {"1.12.0": "2025-11-05", "": None}
+"""The oldest that is allowed, and the newest there is; with the day, as for Airflow."""
+
+# `test_examples` starts whole DAG runs, which the real tests do on the locked versions.
+AIRFLOW_TESTS = ("tests/airflow", "--ignore=tests/airflow/test_examples.py")
+DAGSTER_TESTS = ("tests/dagster",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One environment and what runs in it.
+
+    Attributes:
+        base: What is installed first, as of a day.
+        install: What is installed on top, as of now.
+        absent: What must not be importable then.
+    """
+
+    name: str
+    python: str
+    base: tuple[str, ...] = ()
+    day: str | None = None
+    install: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    resolution: str = "highest"
+    env: dict[str, str] = field(default_factory=dict)
+
+
+AIRFLOW_ROOMS = tuple(
+    f"ugen_provider.{room}"
+    for room in (
+        "hooks.ugen",
+        "operators.jobs",
+        "operators.feeds",
+        "operators.media",
+        "operators.orphans",
+        "triggers.jobs",
+        "triggers.events",
+        "sensors.jobs",
+        "decorators.jobs",
+        "links.ugen",
+        "plugins.ugen",
+    )
+)
+
+
+def cells() -> Iterator[Cell]:
+    """Everything that `make test-matrix` runs."""
+    for version, (day, pythons) in AIRFLOW.items():
+        for python in pythons:
+            # The human-in-the-loop operators that the approval stands on came with Airflow 3.1.
+            review = () if version.startswith("3.0.") else ("ugen_provider.operators.review",)
+            yield Cell(
+                name=f"airflow-{version}-py{python}",
+                python=python,
+                base=(f"apache-airflow=={version}", "apache-airflow-providers-standard"),
+                day=day,
+                install=(f"apache-airflow=={version}", "-e", ".[airflow,emulator]", "uvicorn>=0.36", *TEST_TOOLS),
+                tests=AIRFLOW_TESTS,
+                imports=(*AIRFLOW_ROOMS, *review),
+            )
+    for version, day in DAGSTER.items():
+        for python in PYTHONS:
+            exactly = f"=={version}" if version else ""
+            wanted = tuple(f"{name}{exactly}" for name in ("dagster", "dagster-dg-cli", "dagster-webserver"))
+            yield Cell(
+                name=f"dagster-{version or 'newest'}-py{python}",
+                python=python,
+                base=wanted,
+                day=day,
+                install=(*wanted, "-e", ".[dagster,emulator]", *TEST_TOOLS),
+                tests=DAGSTER_TESTS,
+                imports=("dagster_ugen",),
+            )
+
+
+def compatibility_cells(python: str) -> Iterator[Cell]:
+    """What `make compat` runs: the oldest versions, and each extra alone."""
+    core_tests = ("tests/core", "tests/feeds", "tests/media", "tests/cli")
+    yield Cell(
+        name="lowest",
+        python=python,
+        install=("-e", ".[emulator,parquet]", *TEST_TOOLS),
+        tests=core_tests,
+        imports=("ugen_provider", "ugen_provider.cli"),
+        resolution="lowest-direct",
+    )
+    yield Cell(
+        name="extra-none",
+        python=python,
+        install=("-e", "."),
+        imports=("ugen_provider", "ugen_provider.cli", "ugen_provider.core.batch", "ugen_provider.core.media"),
+        absent=("airflow", "dagster", "starlette", "av", "PIL", "pyarrow"),
+    )
+    for extra, imports, absent in (
+        ("airflow", AIRFLOW_ROOMS, ("dagster",)),
+        ("dagster", ("dagster_ugen",), ("airflow",)),
+        ("emulator", ("ugen_provider.emulator.server",), ("airflow", "dagster")),
+        ("media", ("av", "PIL"), ("airflow", "dagster")),
+        ("parquet", ("pyarrow",), ("airflow", "dagster")),
+        ("postgres", ("psycopg",), ("airflow", "dagster")),
+    ):
+        yield Cell(
+            name=f"extra-{extra}",
+            python=python,
+            install=("-e", f".[{extra}]"),
+            imports=("ugen_provider", *imports),
+            absent=absent,
+        )
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of that version on this machine, if there is one."""
+    found = subprocess.run(
+        [UV, "python", "find", "--no-python-downloads", "--no-project", version],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def in_its_own(environment: Path, cell: Cell) -> dict[str, str]:
+    """The variables of a cell: nothing of the caller's Airflow or Dagster, and homes of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "DAGSTER", "UGEN"))}
+    for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
+        kept.pop(name, None)
+    path = f"{environment / 'bin'}{os.pathsep}{kept.get('PATH', '')}"
+    return (
+        kept | {"PATH": path, "AIRFLOW_HOME": str(environment / "airflow"), "DAGSTER_DISABLE_TELEMETRY": "1"} | cell.env
+    )
+
+
+def make(cell: Cell, *, fresh: bool) -> Path:
+    """The cell's environment, made where it is missing or for something else."""
+    environment = HOME / cell.name
+    made_for = environment / "made-for"
+    wanted = "\n".join(
+        (*cell.base, str(cell.day), *cell.install, cell.resolution, (ROOT / "pyproject.toml").read_text())
+    )
+    if not fresh and made_for.exists() and made_for.read_text() == wanted:
+        return environment
+    shutil.rmtree(environment, ignore_errors=True)
+    python = interpreter(cell.python)
+    assert python is not None
+    subprocess.run([UV, "venv", "--quiet", "--no-project", "--python", python, environment], cwd=ROOT, check=True)
+    install = [UV, "pip", "install", "--quiet", "--python", environment / "bin" / "python"]
+    if cell.base:
+        as_of = ["--exclude-newer", cell.day] if cell.day else []
+        subprocess.run([*install, *as_of, *cell.base], cwd=ROOT, check=True)
+    subprocess.run([*install, "--resolution", cell.resolution, *cell.install], cwd=ROOT, check=True)
+    made_for.write_text(wanted)
+    return environment
+
+
+def versions(environment: Path) -> str:
+    """The orchestrator that is really there."""
+    listed = subprocess.run(
+        [UV, "pip", "list", "--python", environment / "bin" / "python", "--format", "freeze"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = ("apache-airflow==", "apache-airflow-task-sdk==", "dagster==", "pydantic==", "sqlalchemy==", "httpx==")
+    return " ".join(line for line in listed.stdout.lower().splitlines() if line.startswith(names))
+
+
+def imports_of(cell: Cell) -> str:
+    """A program that imports what must be there, and finds out that nothing else is."""
+    return (
+        "import importlib, importlib.util, sys\n"
+        f"for name in {list(cell.imports)!r}: importlib.import_module(name)\n"
+        f"there = [name for name in {list(cell.absent)!r} if importlib.util.find_spec(name)]\n"
+        "sys.exit(f'installed, and should not be: {there}' if there else 0)\n"
+    )
+
+
+def run(cell: Cell, *, fresh: bool, pytest: Sequence[str]) -> tuple[str, str]:
+    """Make the cell and run what it is for.
+
+    Returns:
+        `ok`, `failed` or `skipped`, and a word about it.
+    """
+    if interpreter(cell.python) is None:
+        return "skipped", f"no Python {cell.python} on this machine"
+    try:
+        environment = make(cell, fresh=fresh)
+    except subprocess.CalledProcessError:
+        return "failed", "it cannot be installed"
+    env = in_its_own(environment, cell)
+    python = environment / "bin" / "python"
+    told = versions(environment)
+    # -P and another folder: the installed package must be found, not what lies beside.
+    if subprocess.run([python, "-P", "-c", imports_of(cell)], cwd=environment, env=env, check=False).returncode:
+        return "failed", f"imports ({told})"
+    if cell.tests:
+        command = [
+            python,
+            "-P",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not real and not torture and not browser",
+        ]
+        if subprocess.run([*command, *cell.tests, *pytest], cwd=ROOT, env=env, check=False).returncode:
+            return "failed", f"tests ({told})"
+    return "ok", told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="beginnings of the cells' names; all where none is given")
+    parser.add_argument("--compat", action="store_true", help="the lowest versions and the extras instead")
+    parser.add_argument("--fresh", action="store_true", help="make the environments again")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--pytest", action="append", default=[], help="an argument for pytest; may be repeated")
+    asked = parser.parse_args()
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    everything = list(compatibility_cells(here) if asked.compat else cells())
+    chosen = [cell for cell in everything if not asked.names or cell.name.startswith(tuple(asked.names))]
+    if asked.list:
+        print("\n".join(cell.name for cell in chosen))
+        return 0
+    if not chosen:
+        print(f"no cell begins with {' or '.join(asked.names)}; --list names them", file=sys.stderr)
+        return 2
+    outcomes = []
+    for cell in chosen:
+        print(f"== {cell.name}", flush=True)
+        begun = time.monotonic()
+        outcome, told = run(cell, fresh=asked.fresh, pytest=asked.pytest)
+        outcomes.append((cell.name, outcome, f"{told} ({time.monotonic() - begun:.0f} s)"))
+    print()
+    for name, outcome, told in outcomes:
+        print(f"{name:26} {outcome:8} {told}")
+    return int(any(outcome == "failed" for _, outcome, _ in outcomes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

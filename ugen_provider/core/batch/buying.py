@@ -77,6 +77,7 @@ class Desk:
     sleep: Callable[[float], Awaitable[None]]
     now: Callable[[], float]
     in_thread: Callable[..., Awaitable[Any]]
+    places: asyncio.Semaphore
     probe: Callable[[str], None]
 
 
@@ -226,7 +227,14 @@ class Buyer:
     async def _run(self, flow: Any) -> Any:
         desk = self._desk
         return await desk.client.run(
-            fenced(flow, ledger=desk.ledger, claimed=self._claim, book=self._book or _nothing, probe=desk.probe)
+            fenced(
+                flow,
+                ledger=desk.ledger,
+                claimed=self._claim,
+                book=self._book or _nothing,
+                places=desk.places,
+                probe=desk.probe,
+            )
         )
 
     def _failed(self, error: JobError, *, final: bool) -> Settlement:

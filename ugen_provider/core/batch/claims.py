@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from ugen_provider.core.api.effects import Flow, Perform, Send
+from ugen_provider.core.api.effects import Await, Flow, Perform, Send
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
 from ugen_provider.core.batch.ledger import Ledger, T, upsert
@@ -220,15 +221,19 @@ def fenced(
     ledger: Ledger,
     claimed: Claim,
     book: Callable[[str], None],
+    places: asyncio.Semaphore,
     probe: Callable[[str], None],
 ) -> Flow[T]:
     """A flow of `core.jobs` that acts on a job only while the product is ours and the budget holds it.
+
+    Requests take turns: more at once than there are connections to keep would open a new one for each.
 
     Args:
         flow: What is to be done.
         ledger: Where the lease is.
         claimed: The product.
         book: Books what is about to be sent, by the name of its point; raises where the budget does not hold it.
+        places: How many requests are under way at once, over all products.
         probe: Called before and after each contact with the world, with its name.
     """
     answer: Any = None
@@ -252,10 +257,16 @@ def fenced(
                     continue
             if point:
                 probe(f"before.{point}")
+            sends = isinstance(effect, Send)
+            if sends:
+                yield Await("place", places.acquire)
             try:
                 answer = yield effect
             except Exception as thrown:  # noqa: BLE001  the flow decides what an error means
                 error = thrown
+            finally:
+                if sends:
+                    places.release()
             if point:
                 probe(f"after.{point}")
     finally:

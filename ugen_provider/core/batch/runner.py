@@ -38,6 +38,8 @@ from ugen_provider.core.jobs.watcher import JobWatcher
 _log = logging.getLogger("ugen_provider.batch")
 T = TypeVar("T")
 _LEDGER_THREADS = 16
+_REQUESTS_AT_ONCE = 6
+"""A request costs a look at every connection that is kept open, so few that are busy beat many that idle."""
 _LOOK_AGAIN = 2.0
 _AHEAD = 64
 
@@ -118,6 +120,7 @@ class FeedRunner:
             sleep=self._clock.asleep,
             now=self._clock.now,
             in_thread=self._in_thread,
+            places=asyncio.Semaphore(_REQUESTS_AT_ONCE),
             probe=self._probe,
         )
         beat = asyncio.create_task(self._beat(run), name="ugen-ledger-heartbeat")

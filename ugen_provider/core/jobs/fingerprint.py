@@ -105,9 +105,9 @@ def _scheme_1(body: Mapping[str, Any], image_identity: str | None) -> str:
 
 
 def _unsigned(address: str) -> str:
-    parts = urlsplit(address)
-    if not parts.query:
+    if "?" not in address:
         return address
+    parts = urlsplit(address)
     kept = [
         (name, value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)

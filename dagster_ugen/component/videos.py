@@ -111,18 +111,19 @@ class UGenVideosComponent(Component, Model, Resolvable):
     mapping: dict[str, Any] | None = Field(
         default=None, description="Which columns of the feed become which fields; see the docs of feeds."
     )
-    partitions: PartitionsArgs = Field(default_factory=PartitionsArgs, description="The products as partitions.")
-    account: AccountArgs = Field(default_factory=AccountArgs, description="How the account is used.")
-    options: OptionsArgs = Field(default_factory=OptionsArgs, description="Choices of the money protocol.")
+    # Values instead of factories, which a component of Dagster 1.12 does not take; pydantic copies them.
+    partitions: PartitionsArgs = Field(default=PartitionsArgs(), description="The products as partitions.")
+    account: AccountArgs = Field(default=AccountArgs(), description="How the account is used.")
+    options: OptionsArgs = Field(default=OptionsArgs(), description="Choices of the money protocol.")
     gate: GateArgs | None = Field(default=None, description="Approve the look of a video before the rest is made.")
     storage: str | None = Field(default=None, description="Where results are stored: a folder or an fsspec URL.")
     checks: ChecksArgs | None = Field(default=None, description="Asset checks over what was made.")
     automation: Automation | None = Field(default=None, description="What runs by itself; nothing where not given.")
-    sensors: SensorsArgs = Field(default_factory=SensorsArgs, description="Which sensors are defined.")
-    key_prefix: list[str] = Field(default_factory=list, description="Prefix of the asset keys.")
+    sensors: SensorsArgs = Field(default=SensorsArgs(), description="Which sensors are defined.")
+    key_prefix: list[str] = Field(default=[], description="Prefix of the asset keys.")
     group_name: str | None = Field(default=None, description="Group of the assets.")
-    owners: list[str] = Field(default_factory=list, description="Owners of the assets.")
-    tags: dict[str, str] = Field(default_factory=dict, description="Tags of the assets.")
+    owners: list[str] = Field(default=[], description="Owners of the assets.")
+    tags: dict[str, str] = Field(default={}, description="Tags of the assets.")
     code_version: str | None = Field(default=None, description="Code version of the assets.")
     pool: str | None = Field(default=None, description="Concurrency pool of the runs.")
 

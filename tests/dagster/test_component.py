@@ -173,7 +173,8 @@ def test_the_example_project_loads(project):
     said = dg_command(project, "list", "defs", "--json", UGEN_API_KEY=KEY)
     assert said.returncode == 0, said.stdout + said.stderr
     assert KEY not in said.stdout + said.stderr
-    assert {"final_video", "keyframes", "videos"} <= {each["asset_key"] for each in _json_of(said.stdout)["assets"]}
+    listed = {each.get("asset_key") or each["key"] for each in _json_of(said.stdout)["assets"]}  # `key` until 1.12
+    assert {"final_video", "keyframes", "videos"} <= listed
 
 
 def _json_of(text: str) -> Any:

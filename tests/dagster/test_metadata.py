@@ -90,6 +90,9 @@ def _loading(instance: dg.DagsterInstance):
 # Checks.
 
 
+CHECKS_HAVE_PARTITIONS = tuple(int(part) for part in dg.__version__.split(".")[:2]) >= (1, 13)
+
+
 def checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, select=None):
     props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS)
     videos = UGenVideos(requests=as_requests(request_of), props=props, destination=str(shop.folder))
@@ -110,11 +113,12 @@ ALL = {"keyframe_scores", "segment_scores", "keyframe_count", "segment_count", "
 def test_checks_of_one_partition(shop):
     found = checked(shop, "lamp", asked=UGenChecks(urls=True))
     assert {name for name, _ in found} == ALL
-    assert {partition for _, partition in found} == {"lamp"}
+    assert {partition for _, partition in found} == {"lamp" if CHECKS_HAVE_PARTITIONS else None}
     assert all(evaluation.passed for evaluation in found.values()), found
     assert all(evaluation.target_materialization_data for evaluation in found.values())
 
 
+@pytest.mark.skipif(not CHECKS_HAVE_PARTITIONS, reason="Dagster knows which partition a check is of from 1.13 on")
 def test_checks_of_many_partitions_are_each_partitions_own(shop, ugen_faults):
     ugen_faults.job(product_name="mug", score=0.3, times=None)
     found = checked(shop, "lamp", "mug")

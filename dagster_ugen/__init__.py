@@ -4,6 +4,9 @@
 Here live the resource, the assets over one job, their gate, checks, sensors, partitions and the component. It stands on
 `ugen_provider.core` alone. Importing it loads next to nothing; each public name loads its module on first use, and the
 HTTP client and the API's models wait until a run starts.
+
+What may come in: one more way to order, record or watch videos in Dagster's own words. What happens to a job is
+decided in `core.jobs`.
 """
 
 from typing import TYPE_CHECKING

@@ -7,4 +7,6 @@ reply value. Around them stand thin edges: `app` (Starlette), `server` (uvicorn 
 
 Written from the service's documentation, never from our client: this package imports nothing else of ours, and no
 HTTP client, except in the pytest plugin and the transport.
+
+What may come in: what the service is documented to do, or plausibly does, as a switch in `world.readings`.
 """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ugen feed`: a product feed, checked or bought. Everything that decides is in `core.feeds` and `core.batch`."""
+"""`ugen feed`: a product feed, checked or bought. Everything that decides is in `core.feeds` and `core.batch`.
+
+What may come in: one more thing that a person asks of a feed, as one more command.
+"""
 
 from collections.abc import Mapping
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ugen jobs`: one video, or several named ones. What concerns a whole feed is in `cli.feed`."""
+"""`ugen jobs`: one video, or several named ones. What concerns a whole feed is in `cli.feed`.
+
+What may come in: one more thing to do with named jobs, over a flow of `core.jobs`.
+"""
 
 from collections.abc import Mapping
 

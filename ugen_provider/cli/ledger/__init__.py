@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ugen ledger`: what was ordered, bought and delivered for each product. Looking is free and needs no key."""
+"""`ugen ledger`: what was ordered, bought and delivered for each product. Looking is free and needs no key.
+
+What may come in: one more way to read or mend a ledger. None of them buys.
+"""
 
 from collections.abc import Mapping
 

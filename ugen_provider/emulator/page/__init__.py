@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page at `/`: one HTML file that shows jobs live, as a client of the public API like any other."""
+"""The page at `/`: one HTML file that shows jobs live, as a client of the public API like any other.
+
+What may come in: what a person wants to see of the account, by requests that any client could send.
+"""
 
 from functools import cache
 from importlib.resources import files

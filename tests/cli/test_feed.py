@@ -2,10 +2,17 @@
 """`ugen feed` and `ugen ledger`: a shop's night, from the command line."""
 
 import json
+import queue
 import signal
+import sqlite3
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from ugen_provider.cli.demo.processes import wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.xml"
 RUN = ("--catalogue", "shop", "--budget", 5000, "--segment-count", 2)
@@ -138,6 +145,67 @@ def test_ctrl_c_leaves_what_runs_names_it_and_the_same_run_goes_on(ugen):
     report = ugen.json(*arguments)
     assert (report["completed"], report["running"]) == (5, 0)
     assert len(ugen.purchases) == 5
+
+
+def slow_shop(pieces):
+    """A shop whose feed comes in pieces, each when it is let go; the last piece never ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            while (piece := pieces.get()) is not None:
+                self.wfile.write(piece)
+                self.wfile.flush()
+
+        def log_message(self, *arguments):
+            pass
+
+    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+def rows_of_a_feed(first, last):
+    rows = ({"id": f"p{n}", "title": "Cup", "image_link": f"https://s.example/{n}.jpg"} for n in range(first, last))
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize("patient", [True, False], ids=["at its next batch", "pressed twice"])
+def test_ctrl_c_while_the_feed_is_read_plans_and_buys_nothing(ugen, patient):
+    pieces = queue.Queue()
+    pieces.put(rows_of_a_feed(0, 12_000))  # more than is read ahead
+    with slow_shop(pieces) as shop:
+        serving = threading.Thread(target=shop.serve_forever, daemon=True)
+        serving.start()
+        url = f"http://127.0.0.1:{shop.server_port}/feed.jsonl"
+        process = ugen.process("feed", "run", url, *RUN, "--run-id", "monday", stderr=-1, stdout=-1)
+        assert process.stderr.readline() == "run monday\n"
+        ledger = ugen.home / ".local" / "share" / "ugen" / "ledger.db"
+        wait_until(lambda: planned(ledger) > 0, what="the first batch", timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("stopping: the feed is read to its next batch")
+        if patient:
+            pieces.put(rows_of_a_feed(12_000, 36_000))
+        else:
+            process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+        pieces.put(None)
+        shop.shutdown()
+        serving.join()
+    assert process.returncode == 130, rest
+    assert "Error: stopped" in rest
+    assert "Traceback" not in rest
+    assert not ugen.purchases
+
+
+def planned(ledger):
+    """Rows of the feed that are in the ledger."""
+    if not ledger.exists():
+        return 0
+    with closing(sqlite3.connect(ledger)) as connection:
+        try:
+            return connection.execute("SELECT count(*) FROM ugen_item").fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet, or being written
+            return 0
 
 
 def test_ctrl_c_while_waiting_leaves_the_job(ugen):

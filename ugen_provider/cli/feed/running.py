@@ -16,6 +16,7 @@ from ugen_provider.cli.exits import ExitCode, worst
 from ugen_provider.cli.feed.checking import whole_file
 from ugen_provider.cli.feed.options import feed_mapping, feed_options, reading_options
 from ugen_provider.cli.feed.progress import FeedProgress
+from ugen_provider.cli.feed.stopping import Stopper
 from ugen_provider.cli.fields import feed_field_options
 from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.downloading import include_option, may_be_private, private_option, template_option
@@ -170,9 +171,14 @@ def run_command(
 
 
 def _run(session: Session, ledger: Ledger, spec: FeedRun) -> Report:
+    stopper = Stopper()
+
     async def work() -> Report:
         async with session.async_client() as client:
-            return await FeedRunner(client, ledger, spec, on_progress=progress.tell, clock=session.clock).run()
+            runner = FeedRunner(
+                client, ledger, spec, on_progress=progress.tell, clock=session.clock, probe=stopper.probe
+            )
+            return await stopper.run(runner.run())
 
     with FeedProgress(silent=session.out.as_json) as progress:
         try:

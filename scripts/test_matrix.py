@@ -211,7 +211,9 @@ def imports_of(cell: Cell) -> str:
     return (
         "import importlib, importlib.util, sys\n"
         f"for name in {list(cell.imports)!r}: importlib.import_module(name)\n"
-        f"there = [name for name in {list(cell.absent)!r} if importlib.util.find_spec(name)]\n"
+        f"found = {{name: importlib.util.find_spec(name) for name in {list(cell.absent)!r}}}\n"
+        # A folder beside the package, as our airflow/, is a namespace without an origin.
+        "there = [name for name, spec in found.items() if spec is not None and spec.origin is not None]\n"
         "sys.exit(f'installed, and should not be: {there}' if there else 0)\n"
     )
 

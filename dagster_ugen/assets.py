@@ -5,20 +5,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import dagster as dg
 
 from dagster_ugen._compat import ALREADY_LOGGED
+from dagster_ugen.failing import failure_of
 from dagster_ugen.gate import UGenApprovalConfig, UGenGate
 from dagster_ugen.options import UGenOptions
 from dagster_ugen.outputs import MADE_TOGETHER, Output
 from dagster_ugen.requests import Requests, as_requests
 from dagster_ugen.resource import UGenResource
 from dagster_ugen.translator import DagsterUGenTranslator, UGenAssetProps
-
-if TYPE_CHECKING:
-    from dagster_ugen.results import Failed
 
 Execute = Callable[..., Iterator[Any]]
 """A body of your own: takes the context, the resource and `regenerate=`, and gives what Dagster takes of an asset."""
@@ -381,29 +379,6 @@ def partitions_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> 
     if not context.has_partition_key and not context.has_partition_key_range:
         return [""]
     return list(context.partition_keys)
-
-
-def failure_of(failed: "Sequence[Failed]", *, of: int) -> dg.Failure:
-    """The failure of a run: which partitions failed and why, for a person who can act on it.
-
-    Dagster's own retries are allowed only where at least one of them may mend something.
-    """
-    retryable = any(each.retryable for each in failed)
-    told = "; ".join(f"{each.partition}: {each.error}" if each.partition else str(each.error) for each in failed[:20])
-    more = f"; and {len(failed) - 20} more" if len(failed) > 20 else ""
-    counted = f"{len(failed)} of {of} partitions failed: " if of > 1 else ""
-    made = dg.Failure(
-        description=f"{counted}{told}{more}",
-        metadata={
-            "ugen/failed_partitions": dg.MetadataValue.json([each.partition for each in failed]),
-            "ugen/errors": dg.MetadataValue.json(
-                {each.partition: f"{type(each.error).__name__}: {each.error}" for each in failed}
-            ),
-        },
-        allow_retries=retryable,
-    )
-    made.__cause__ = failed[0].error if len(failed) == 1 else None
-    return made
 
 
 @contextmanager

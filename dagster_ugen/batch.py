@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_ugen.assets import UGenVideos, failure_of
+from dagster_ugen.assets import UGenVideos
+from dagster_ugen.failing import failure_of
 from dagster_ugen.resource import UGenResource
 
 if TYPE_CHECKING:

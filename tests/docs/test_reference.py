@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every public name stands in the reference, by itself or with its module; and what the reference names is there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+NAMED = {
+    found for page in REFERENCE.glob("*.md") for found in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+}
+PACKAGES = (
+    "ugen_provider",
+    "ugen_provider.core.batch",
+    "ugen_provider.core.feeds",
+    "ugen_provider.core.media",
+    "dagster_ugen",
+)
+
+
+def public_names(package: str) -> list[str]:
+    module = importlib.import_module(package)
+    listed = getattr(module, "__all__", None) or vars(module)["_HOMES"]
+    return [f"{package}.{name}" for name in listed if name != "__version__"]
+
+
+def found(path: str) -> Any:
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            thing: Any = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[cut:]:
+            thing = getattr(thing, name)
+        return thing
+    raise AssertionError(path)
+
+
+@pytest.mark.parametrize("name", [name for package in PACKAGES for name in public_names(package)])
+def test_a_public_name_is_in_the_reference(name: str) -> None:
+    thing = found(name)
+    home = getattr(thing, "__module__", "")
+    assert {name, home, f"{home}.{name.rpartition('.')[2]}"} & NAMED
+
+
+@pytest.mark.parametrize("path", sorted(NAMED))
+def test_what_the_reference_names_has_a_docstring(path: str) -> None:
+    assert found(path).__doc__

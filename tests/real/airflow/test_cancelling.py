@@ -81,6 +81,7 @@ def test_the_run_timed_out_cancels_and_the_next_attempt_buys_at_once(stage: Stag
     assert (run.result()["generation"], run.bought()) == (1, 2)
 
 
+@pytest.mark.torture
 def test_cleared_while_deferred_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
     run = deferred(stage)
     run.clear()
@@ -91,6 +92,7 @@ def test_cleared_while_deferred_leaves_and_the_next_attempt_attaches(stage: Stag
     assert (run.result()["how"], run.bought()) == ("attached", 1)
 
 
+@pytest.mark.torture
 def test_marked_failed_and_cleared_at_once_never_pays_for_two(stage: Stage) -> None:
     run = deferred(stage)
     run.mark("failed")
@@ -111,6 +113,7 @@ def test_a_cleared_finished_task_takes_what_it_bought(stage: Stage) -> None:
     assert (run.result()["how"], run.bought()) == ("taken", 1)
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
     stage: Stage, triggerer_back: None, how: signal.Signals
@@ -123,6 +126,7 @@ def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
     assert run.bought() == 1
 
 
+@pytest.mark.torture
 def test_triggers_given_to_another_triggerer_leave(stage: Stage) -> None:
     """A triggerer whose heartbeat lapsed finds its triggers with another, and is told to cancel them all (#73454)."""
     run = deferred(stage)

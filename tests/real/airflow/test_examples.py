@@ -66,6 +66,7 @@ def test_an_approved_look_becomes_a_video(stage: Stage) -> None:
     assert (approval["by"], len(approval["digest"])) == ("admin", 64)
 
 
+@pytest.mark.torture
 def test_a_rejected_look_cancels_the_job_and_skips_the_rest(stage: Stage) -> None:
     run = gate(stage)
     assert finish(stage, run, option="Reject") == "success"
@@ -79,6 +80,7 @@ def test_a_gate_that_a_person_ends_cancels_the_job(stage: Stage) -> None:
     run.wait(lambda: job_of(stage, run).status == "cancelled", what="the job being cancelled")
 
 
+@pytest.mark.torture
 def test_a_cleared_gate_asks_again_and_leaves_the_job(stage: Stage) -> None:
     run = gate(stage)
     stage.api.clear_task(run.dag_id, run_id=run.run_id, task_id="approve")

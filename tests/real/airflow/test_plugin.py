@@ -68,6 +68,7 @@ def test_nobody_sees_it_without_a_login(stage: Stage, path: str) -> None:
 def test_a_delivery_becomes_one_asset_event_and_a_forged_one_none(stage: Stage) -> None:
     stage.airflow.wait_for_dag("on_finished_video")
     hook = f"{stage.airflow.url}/ugen/webhook/ugen_default"
+    before = {run["dag_run_id"] for run in (stage.api._ask("GET", "/dags/on_finished_video/dagRuns") or {})["dag_runs"]}
     lamp = {"product_name": "Webhook lamp", "product_image_url": "https://shop.example/l.png", "segment_count": 1}
     with UGenClient(api_key=LOCAL_KEY, base_url=stage.ugen.base_url) as client:
         client.webhook.set(webhook_url=hook, webhook_secret=WEBHOOK_SECRET)
@@ -84,7 +85,7 @@ def test_a_delivery_becomes_one_asset_event_and_a_forged_one_none(stage: Stage) 
 
     def runs() -> list[dict[str, Any]]:
         found = stage.api._ask("GET", "/dags/on_finished_video/dagRuns") or {}
-        return list(found["dag_runs"])
+        return [run for run in found["dag_runs"] if run["dag_run_id"] not in before]
 
     from ugen_provider.cli.demo.processes import wait_until
 

@@ -65,10 +65,10 @@ def test_nobody_sees_it_without_a_login(stage: Stage, path: str) -> None:
     assert httpx.get(f"{stage.airflow.url}/ugen/{path}", params=params, trust_env=False).status_code == 401
 
 
+@pytest.mark.torture
 def test_a_delivery_becomes_one_asset_event_and_a_forged_one_none(stage: Stage) -> None:
     stage.airflow.wait_for_dag("on_finished_video")
     hook = f"{stage.airflow.url}/ugen/webhook/ugen_default"
-    before = {run["dag_run_id"] for run in (stage.api._ask("GET", "/dags/on_finished_video/dagRuns") or {})["dag_runs"]}
     lamp = {"product_name": "Webhook lamp", "product_image_url": "https://shop.example/l.png", "segment_count": 1}
     with UGenClient(api_key=LOCAL_KEY, base_url=stage.ugen.base_url) as client:
         client.webhook.set(webhook_url=hook, webhook_secret=WEBHOOK_SECRET)
@@ -83,16 +83,16 @@ def test_a_delivery_becomes_one_asset_event_and_a_forged_one_none(stage: Stage) 
         finally:
             client.webhook.delete()
 
-    def runs() -> list[dict[str, Any]]:
-        found = stage.api._ask("GET", "/dags/on_finished_video/dagRuns") or {}
-        return [run for run in found["dag_runs"] if run["dag_run_id"] not in before]
+    def told() -> list[Any]:
+        """What each finished run of the DAG on the asset was told; other tests' videos start it too."""
+        found = (stage.api._ask("GET", "/dags/on_finished_video/dagRuns") or {})["dag_runs"]
+        done = [run["dag_run_id"] for run in found if run["state"] == "success"]
+        return [stage.api.xcom("on_finished_video", run_id=run_id, task_id="tell") for run_id in done]
 
     from ugen_provider.cli.demo.processes import wait_until
 
-    wait_until(lambda: any(run["state"] == "success" for run in runs()), what="the DAG on the asset", timeout=150.0)
-    told = stage.api.xcom("on_finished_video", run_id=runs()[0]["dag_run_id"], task_id="tell")
-    assert told == [job.job_id]
-    assert len(runs()) == 1
+    wait_until(lambda: any(job.job_id in jobs for jobs in told()), what="the DAG on the asset", timeout=150.0)
+    assert [job_id for jobs in told() for job_id in jobs].count(job.job_id) == 1
 
 
 @pytest.mark.browser

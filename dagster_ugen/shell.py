@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
@@ -23,6 +23,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _log = logging.getLogger("dagster_ugen")
+_CLOSING_SECONDS = 2.0
 
 
 class Core(Protocol[T_co]):
@@ -70,7 +71,10 @@ class Shell(Generic[T]):
             raise
 
     def _stop(self) -> None:
-        """Tell the core, and wait for it whatever else arrives: a second signal must not cut a cancel short."""
+        """Tell the core, and wait for it whatever else arrives: a second signal must not cut a cancel short.
+
+        When this returns, nothing of the run goes on behind: what the grace did not suffice for is given up.
+        """
         until = monotonic() + self._grace
         told: Future[None] | None = None
         while True:
@@ -84,9 +88,23 @@ class Shell(Generic[T]):
                 _log.warning(
                     "the jobs could not all be dealt with in %.0f s; the next run goes on with them", self._grace
                 )
-                return
+                if told is not None:
+                    told.cancel()
+                break
             except Exception:  # noqa: BLE001  an interrupt is raised again whatever becomes of this
                 _log.exception("an interrupted run could not deal with its jobs; the next run goes on with them")
+                break
+            else:
+                break
+        self._wait_for_the_end(until=max(until, monotonic() + _CLOSING_SECONDS))
+
+    def _wait_for_the_end(self, *, until: float) -> None:
+        while True:
+            try:
+                self._result.exception(timeout=max(0.0, until - monotonic()))
+            except INTERRUPTS:
+                continue
+            except (FutureTimeoutError, CancelledError):
                 return
             else:
                 return

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import dagster as dg
 import pytest
 
@@ -133,6 +135,13 @@ def test_a_cancel_that_cannot_be_sent_is_written_down_and_sent_by_the_next_run(s
     still.server.emulator.clock.tick = 30.0
     assert still.run("lamp").success
     assert sorted(still.jobs.values()) == ["cancelled", "completed"]
+
+
+def test_nothing_goes_on_behind_a_run_whose_grace_is_over(still, ugen_faults):
+    """Else it would write and cancel beside the next run, in the same process."""
+    ugen_faults.add("status", status=503, method="DELETE", times=None)
+    interrupted(still, "lamp", options=UGenOptions(interrupt_grace=0.5))
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "dagster-ugen"]
 
 
 def test_an_orphan_that_comes_back_stops_and_names_the_newer_run(still):

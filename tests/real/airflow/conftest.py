@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ugen_provider.cli.demo.airflow_processes import RealAirflow
@@ -47,6 +48,26 @@ class Stage:
         self.airflow.wait_for_dag(dag_id)
         self.api.trigger(dag_id, run_id=run.run_id, conf={"product": run.product, **conf})
         return run
+
+    def until_scheduler_has_seen(self) -> None:
+        """Wait until the scheduler has taken note of a task that has just put itself to sleep.
+
+        A task that is asked back before that is one that Airflow believes killed, and fails: no person is so quick.
+        """
+        before = self._scheduler_heartbeat()
+        for _ in range(2):
+            seen = before
+            wait_until(
+                lambda seen=seen: self._scheduler_heartbeat() != seen,  # type: ignore[misc]
+                what="a heartbeat of the scheduler",
+                timeout=PATIENCE,
+                interval=0.1,
+            )
+            before = self._scheduler_heartbeat()
+
+    def _scheduler_heartbeat(self) -> Any:
+        said = httpx.get(f"{self.airflow.url}/api/v2/monitor/health").json()
+        return said["scheduler"]["latest_scheduler_heartbeat"]
 
     def kill_part(self, part: str, how: signal.Signals = signal.SIGKILL) -> None:
         """End one of Airflow's processes with all that it started."""
@@ -136,6 +157,7 @@ class Run:
         self.stage.api.mark_task(self.dag_id, run_id=self.run_id, task_id="job", state=state)
 
     def clear(self) -> None:
+        self.stage.until_scheduler_has_seen()
         self.stage.api.clear_task(self.dag_id, run_id=self.run_id, task_id="job")
 
     def until_run_is(self, state: str) -> None:

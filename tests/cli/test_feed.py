@@ -80,6 +80,15 @@ def test_plain_progress_is_a_line_per_product_beside_the_report(ugen):
     assert "run monday" in said.stderr
 
 
+def test_a_run_names_what_became_no_video_and_why(ugen, ugen_faults):
+    ugen_faults.job(product_name="Aurora*", fail_at="generation", kind="moderation")
+    said = ugen("feed", "run", EXAMPLE, *RUN, code=1)
+    assert "LL-1004\tline 61, item 4\timage_link\tis required: the product has no picture" in said.stdout
+    (failed,) = [line.split("\t") for line in said.stdout.splitlines() if line.startswith("LL-1001\t")]
+    assert len(failed[1]) == 36
+    assert "moderation" in failed[2]
+
+
 def test_a_product_that_failed_is_code_1(ugen, ugen_faults):
     ugen_faults.job(product_name="Aurora*", fail_at="generation", kind="moderation")
     report = run(ugen, code=1)

@@ -84,7 +84,11 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
         (KeyboardInterrupt, ExitCode.INTERRUPTED, ""),
         (FeedError, ExitCode.USAGE, "`ugen feed check` shows what can be read of it"),
         (api.ConfigError, ExitCode.USAGE, "`ugen doctor` shows which settings are in use"),
-        (api.InvalidRequestError, ExitCode.USAGE, "correct the named fields; nothing was sent"),
+        (
+            api.InvalidRequestError,
+            ExitCode.USAGE,
+            "correct the named fields (segment_count is --segment-count); nothing was sent",
+        ),
         (api.InsufficientCreditsError, ExitCode.NO_CREDITS, "`ugen credits balance` shows what is left"),
         (api.JobTimeoutError, ExitCode.TIMEOUT, "`ugen jobs wait JOB` attaches to it again"),
         (api.JobPausedError, ExitCode.JOB_FAILED, "`ugen jobs resume JOB` lets it go on"),

@@ -7,13 +7,14 @@ import asyncio
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from ugen_provider.cli.exits import ExitCode, worst
-from ugen_provider.cli.feed.checking import whole_file
+from ugen_provider.cli.feed.checking import rejected_listing, whole_file
 from ugen_provider.cli.feed.options import feed_mapping, feed_options, reading_options
 from ugen_provider.cli.feed.progress import FeedProgress
 from ugen_provider.cli.feed.stopping import Stopper
@@ -22,17 +23,19 @@ from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.downloading import include_option, may_be_private, private_option, template_option
 from ugen_provider.cli.jobs.waiting import INTERVAL
 from ugen_provider.cli.ledger.reading import RunningJob, ledger_option, running_jobs
+from ugen_provider.cli.printing import Listing
 from ugen_provider.cli.session import Session
 from ugen_provider.core.batch.budget import Budget
 from ugen_provider.core.batch.ledger import Ledger
-from ugen_provider.core.batch.plans import Duplicates, PlanOptions
-from ugen_provider.core.batch.report import Report, find_run, write_rejected
+from ugen_provider.core.batch.plans import Duplicates, PlanOptions, Run
+from ugen_provider.core.batch.report import Report, find_run, outcomes, rejected_rows, write_rejected
 from ugen_provider.core.batch.runner import FeedRunner
 from ugen_provider.core.batch.spec import FeedRun, Outputs
 from ugen_provider.core.jobs.buying import BuyingPolicy
 from ugen_provider.core.media.outputs import Include
 
 _MOST_NAMED = 10
+_MOST_LISTED = 20
 
 
 @command(
@@ -159,15 +162,31 @@ def run_command(
     session.out.note(f"run {name}")
     with session.ledger(ledger) as opened:
         report = _run(session, opened, spec)
+        run = find_run(opened, opened.find_catalogue(catalogue, namespace=session.namespace), name)
         if rejected_file is not None:
-            run = find_run(opened, opened.find_catalogue(catalogue, namespace=session.namespace), name)
             with whole_file(rejected_file) as beside:
                 write_rejected(opened, run, beside)
-    session.out.text(report.table(), data=report.to_dict())
+        session.out.text(report.table(), data=report.to_dict())
+        if not session.out.as_json:
+            _name_what_went_wrong(session, opened, run, report)
     if report.running or report.postponed:
         larger = ", with a larger --budget" if report.postponed_by.get("budget") else ""
         session.out.note(f"To go on{larger}: {shlex.join(again(session.arguments, run_id=name))}")
     return code_of_report(report)
+
+
+def _name_what_went_wrong(session: Session, ledger: Ledger, run: Run, report: Report) -> None:
+    """The rows that became no order and the products that got no video, with the reason of each."""
+    if report.rejected:
+        session.out.show(rejected_listing(list(islice(rejected_rows(ledger, run), _MOST_LISTED))))
+    if report.failed:
+        failed = islice((one for one in outcomes(ledger, run) if one.state == "failed"), _MOST_LISTED)
+        rows = [(one.product_id, one.job_id or "", one.reason or "") for one in failed]
+        session.out.show(Listing(("FAILED", "JOB", "REASON"), rows, data=[]))
+    if report.rejected > _MOST_LISTED:
+        session.out.note(f"{report.rejected:,} rows are rejected: --rejected FILE writes them all")
+    if report.failed > _MOST_LISTED:
+        session.out.note(f"{report.failed:,} products failed: `ugen ledger show CATALOGUE --state failed` lists them")
 
 
 def _run(session: Session, ledger: Ledger, spec: FeedRun) -> Report:

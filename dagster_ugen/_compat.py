@@ -53,11 +53,16 @@ _CHECKS_HAVE_PARTITIONS: Final = "partition" in inspect.signature(AssetCheckEval
 
 
 def partitioned_check(
-    *, name: str, asset: dg.AssetKey, description: str, partitions_def: dg.PartitionsDefinition[str] | None
+    *,
+    name: str,
+    asset: dg.AssetKey,
+    description: str,
+    blocking: bool,
+    partitions_def: dg.PartitionsDefinition[str] | None,
 ) -> dg.AssetCheckSpec:
     """The spec of a check, of each partition where Dagster knows such checks."""
     more: dict[str, Any] = {"partitions_def": partitions_def} if _CHECKS_HAVE_PARTITIONS else {}
-    return dg.AssetCheckSpec(name=name, asset=asset, description=description, **more)
+    return dg.AssetCheckSpec(name=name, asset=asset, description=description, blocking=blocking, **more)
 
 
 def check_evaluation(
@@ -66,6 +71,7 @@ def check_evaluation(
     check_name: str,
     passed: bool,
     description: str,
+    blocking: bool,
     partition: str,
     target: dg.EventLogRecord | None,
 ) -> Any:
@@ -84,6 +90,7 @@ def check_evaluation(
         check_name=check_name,
         passed=passed,
         description=description,
+        blocking=blocking,
         target_materialization_data=of,
         **more,
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,11 +122,15 @@ def evaluate(
     """Evaluate checks for the partitions of a run.
 
     A run of one partition yields its results, as Dagster's own checks do; one of many records each partition's.
+
+    Raises:
+        Failure: Blocking checks failed in a run of many partitions; it names them. Of one, Dagster itself says so.
     """
     op_context = context.op_execution_context
     partitions = partitions_of(op_context)
     log = IntentLog(context.instance, asset_key=videos.order_key, holder="")
     intents = log.newest_of(partitions)
+    stopped: list[str] = []
     with ugen.get_client() as client:
         for partition in partitions:
             intent = intents.get(partition)
@@ -140,17 +144,27 @@ def evaluate(
                     yield dg.AssetCheckResult(
                         asset_key=key, check_name=name, passed=verdict.passed, description=verdict.told
                     )
-                else:
-                    op_context.log_event(
-                        check_evaluation(
-                            asset_key=key,
-                            check_name=name,
-                            passed=verdict.passed,
-                            description=verdict.told,
-                            partition=partition,
-                            target=records.get(check.output),
-                        )
+                    continue
+                op_context.log_event(
+                    check_evaluation(
+                        asset_key=key,
+                        check_name=name,
+                        passed=verdict.passed,
+                        description=verdict.told,
+                        blocking=check.blocking,
+                        partition=partition,
+                        target=records.get(check.output),
                     )
+                )
+                if check.blocking and not verdict.passed:
+                    stopped.append(f"{partition}: {name} ({verdict.told})")
+    if stopped:
+        raise dg.Failure(_stopped(stopped), allow_retries=False)
+
+
+def _stopped(names: Sequence[str]) -> str:
+    more = f"; and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{len(names)} blocking checks failed: {'; '.join(names[:20])}{more}"
 
 
 def _judge(check: Check, known: Known) -> Verdict:

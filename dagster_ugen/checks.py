@@ -4,8 +4,8 @@
 What a check decides is a pure function of what is known of a partition; asking for it is in `checking`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -32,6 +32,8 @@ class UGenChecks:
         file: Whether the stored video has the length and shape that were ordered; needs a destination, and PyAV.
         credits: Whether no more was consumed than was estimated.
         urls: Whether the service's links still answer; one request each.
+        blocking: Whether a check that fails keeps what hangs on its asset from running, in the same run; or the names
+            of the checks of which that holds. The results are there all the same, since they are recorded first.
     """
 
     min_score: float | None = 0.55
@@ -39,6 +41,7 @@ class UGenChecks:
     file: bool = True
     credits: bool = True
     urls: bool = False
+    blocking: bool | Collection[str] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,26 @@ class Check:
     output: Output
     description: str
     judge: "Callable[[Known], Verdict]"
+    blocking: bool = False
 
 
 def checks_of(asked: UGenChecks) -> list[Check]:
-    """The checks that are asked for."""
+    """The checks that are asked for.
+
+    Raises:
+        ValueError: `blocking` names a check that is not among them.
+    """
+    found = _chosen(asked)
+    names = {check.name for check in found}
+    blocking = asked.blocking if not isinstance(asked.blocking, bool) else names if asked.blocking else ()
+    if unknown := sorted(set(blocking) - names):
+        raise ValueError(
+            f"blocking: {', '.join(unknown)} is not among the checks that are asked for: {', '.join(sorted(names))}"
+        )
+    return [replace(check, blocking=check.name in blocking) for check in found]
+
+
+def _chosen(asked: UGenChecks) -> list[Check]:
     found: list[Check] = []
     if asked.min_score is not None:
         least = asked.min_score
@@ -125,6 +144,9 @@ def build_ugen_asset_checks(
         checks: Which, and what they ask for.
         resource: The account; else the resource `ugen` of the definitions.
 
+    Raises:
+        ValueError: `blocking` names a check that is not asked for.
+
     Example:
         ```python
         dg.Definitions(assets=assets_of(videos), asset_checks=build_ugen_asset_checks(videos))
@@ -150,6 +172,7 @@ def build_ugen_asset_checks(
                 name=check.name,
                 asset=videos.key_of(check.output),
                 description=check.description,
+                blocking=check.blocking,
                 partitions_def=partitions_def,
             )
             for check in asked

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 from dagster.components import Component, ComponentLoadContext, Model, Resolvable, scaffold_with
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dagster_ugen import automation
 from dagster_ugen.assets import UGenVideos, assets_of
 from dagster_ugen.batch import build_ugen_batch_job
-from dagster_ugen.checks import UGenChecks, build_ugen_asset_checks
+from dagster_ugen.checks import UGenChecks, build_ugen_asset_checks, checks_of
 from dagster_ugen.component.scaffolder import UGenVideosScaffolder
 from dagster_ugen.feed_sensor import build_ugen_product_feed_sensor
 from dagster_ugen.gate import UGenGate
@@ -76,6 +76,18 @@ class ChecksArgs(Model, Resolvable):
     file: bool = True
     credits: bool = True
     urls: bool = False
+    blocking: bool | list[str] = Field(
+        default=False, description="Whether a failed check stops what hangs on its asset; or the checks that do."
+    )
+
+    @model_validator(mode="after")
+    def _check_blocking(self) -> "ChecksArgs":
+        checks_of(self.asked())
+        return self
+
+    def asked(self) -> UGenChecks:
+        """As the checks take them."""
+        return UGenChecks(**self.model_dump())
 
 
 class SensorsArgs(Model, Resolvable):
@@ -191,7 +203,7 @@ class UGenVideosComponent(Component, Model, Resolvable):
         videos = self.videos(feed)
         account = self.resource()
         jobs, sensors = self._sensors(videos, feed, account)
-        checks = UGenChecks(**self.checks.model_dump()) if self.checks is not None else None
+        checks = self.checks.asked() if self.checks is not None else None
 
         def execute(
             execution: dg.AssetExecutionContext, ugen: UGenResource, *, regenerate: str | None = None

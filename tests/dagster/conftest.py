@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def session_instance() -> Iterator[dg.DagsterInstance]:
     """A real instance on SQLite files; making its databases takes longer than a test does."""
     with dg.instance_for_test() as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on_behind() -> Iterator[None]:
+    """What a test starts ends with it: the instance, the emulator and this process serve the next one too."""
+    yield
+    ours = [each for each in threading.enumerate() if each.name in {"dagster-ugen", "test-when"}]
+    for thread in ours:
+        thread.join(timeout=30)
+    assert not [thread.name for thread in ours if thread.is_alive()]
 
 
 @pytest.fixture

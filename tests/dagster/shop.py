@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,18 +104,31 @@ class Shop:
         return found
 
 
-def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
-    """Do something, from another thread, as soon as a condition holds."""
+@contextmanager
+def when(condition: Callable[[], bool], act: Callable[[], None]) -> Iterator[None]:
+    """Do something, from another thread, as soon as a condition holds; it is over with the block.
+
+    Raises:
+        AssertionError: The condition never held, so nothing was done.
+    """
+    over = threading.Event()
+    done = threading.Event()
 
     def look() -> None:
-        while not condition():
-            stop.wait(0.01)
-        act()
+        while not over.wait(0.01):
+            if condition():
+                act()
+                done.set()
+                return
 
-    stop = threading.Event()
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=look, name="test-when", daemon=True)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        over.set()  # else it would act in a later test, with a signal to all of them
+        thread.join(timeout=60)
+    assert done.is_set(), "what was waited for never came, or what was to be done failed"
 
 
 def interrupt_process() -> None:

@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "feed": str(FEED),
     "job": {"segment_count": 2},
 }
+CHECKS = {"blocking": ["keyframe_count", "segment_count"]}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def keys(defs: dg.Definitions) -> set[str]:
 
 
 def test_yaml_becomes_assets():
-    with loaded(key_prefix=["shop"], group_name="films", owners=["team:video"], checks={}) as (_, defs):
+    with loaded(key_prefix=["shop"], group_name="films", owners=["team:video"], checks=CHECKS) as (_, defs):
         assert keys(defs) == {"shop/keyframes", "shop/videos", "shop/final_video"}
         graph = defs.resolve_asset_graph()
         final = graph.get(dg.AssetKey(["shop", "final_video"]))
@@ -58,6 +59,7 @@ def test_yaml_becomes_assets():
         assert final.owners == ["team:video"]
         assert final.partitions_def == dg.DynamicPartitionsDefinition(name="ugen_products")
         assert {key.name for key in graph.asset_check_keys} >= {"keyframe_count", "credits_within_estimate"}
+        assert sorted(key.name for key in graph.asset_check_keys if graph.get(key).blocking) == CHECKS["blocking"]
         sensors = defs.resolve_all_sensors() if hasattr(defs, "resolve_all_sensors") else defs.sensors
         assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.STOPPED}
 
@@ -123,6 +125,7 @@ def refusal(**attributes: Any) -> str:
         ({"feed": "no-such-feed.xml"}, "no-such-feed.xml"),
         ({"account": {"spending": "everything"}}, "spending"),
         ({"options": {"on_interrupt": "explode"}}, "on_interrupt"),
+        ({"checks": {"blocking": ["urls_alive"]}}, "urls_alive is not among the checks"),
     ],
 )
 def test_a_wrong_field_is_refused_at_load_time(attributes, told):

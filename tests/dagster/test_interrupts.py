@@ -41,9 +41,8 @@ def intent_of(shop: Shop, partition: str = "lamp"):
 
 
 def interrupted(shop: Shop, *partitions: str, act=terminate, condition=None, options: UGenOptions | None = None):
-    thread = when(condition or waits_for(shop, len(partitions)), lambda: act(shop))
-    result = shop.run(*partitions, options=options)
-    thread.join(timeout=30)
+    with when(condition or waits_for(shop, len(partitions)), lambda: act(shop)):
+        result = shop.run(*partitions, options=options)
     failed = next(event for event in result.all_events if event.is_step_failure)
     assert failed.step_failure_data.error.cls_name == "DagsterExecutionInterruptedError", "it is always raised again"
 
@@ -152,9 +151,8 @@ def test_an_orphan_that_comes_back_stops_and_names_the_newer_run(still):
         newer.read(str(scope_of(FINAL, "", "lamp")))
         shop.server.emulator.clock.tick = 60.0
 
-    thread = when(waits_for(still), lambda: take_over(still))
-    result = still.run("lamp")
-    thread.join(timeout=30)
+    with when(waits_for(still), lambda: take_over(still)):
+        result = still.run("lamp")
     assert "the-newer-run" in failure_of(result).description
     assert not still.materialized("final_video")
     assert "cancelled" not in still.jobs.values()

@@ -12,7 +12,7 @@ from dagster_ugen.checks import judge_credits, judge_file, judge_scores
 from dagster_ugen.metadata import PREVIEW_LIMIT, gallery
 from dagster_ugen.requests import as_requests
 from dagster_ugen.results import Delivered
-from tests.dagster.shop import PRODUCTS, Shop, request_of
+from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.purchase import How, Purchase
@@ -93,11 +93,15 @@ def _loading(instance: dg.DagsterInstance):
 CHECKS_HAVE_PARTITIONS = tuple(int(part) for part in dg.__version__.split(".")[:2]) >= (1, 13)
 
 
-def checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, select=None):
+def run_checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, more=()):
     props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS)
     videos = UGenVideos(requests=as_requests(request_of), props=props, destination=str(shop.folder))
-    assets = assets_of(videos, backfill_policy=dg.BackfillPolicy.single_run())
-    result = shop.run(*partitions, assets=assets, asset_checks=build_ugen_asset_checks(videos, checks=asked))
+    assets = [*assets_of(videos, backfill_policy=dg.BackfillPolicy.single_run()), *more]
+    return shop.run(*partitions, assets=assets, asset_checks=build_ugen_asset_checks(videos, checks=asked))
+
+
+def checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None):
+    result = run_checked(shop, *partitions, asked=asked)
     return {
         (evaluation.check_name, getattr(evaluation, "partition", None)): evaluation
         for evaluation in result.get_asset_check_evaluations()
@@ -126,6 +130,29 @@ def test_checks_of_many_partitions_are_each_partitions_own(shop, ugen_faults):
     assert not found["keyframe_scores", "mug"].passed
     assert "regenerate" in found["keyframe_scores", "mug"].description
     assert found["keyframe_count", "mug"].passed
+
+
+@dg.asset(deps=["keyframes"], partitions_def=PRODUCTS, backfill_policy=dg.BackfillPolicy.single_run())
+def posted() -> None: ...
+
+
+@pytest.mark.parametrize("blocking", [False, True, ["keyframe_scores"], ["credits_within_estimate"]])
+@pytest.mark.parametrize("partitions", [("mug",), ("lamp", "mug")])
+def test_a_failed_check_stops_what_hangs_on_it_where_that_was_asked_for(shop, ugen_faults, partitions, blocking):
+    ugen_faults.job(product_name="mug", score=0.3, times=None)
+    result = run_checked(shop, *partitions, asked=UGenChecks(blocking=blocking), more=[posted])
+    stopped = blocking in (True, ["keyframe_scores"])
+    assert bool(shop.materialized("posted")) is not stopped
+    assert result.success is not stopped
+    assert set(shop.materialized("final_video")) == set(partitions), "what was paid for is recorded all the same"
+    if stopped and len(partitions) > 1:
+        assert "mug: keyframe_scores (below 0.55" in failure_of(result).description
+        assert "lamp: " not in failure_of(result).description
+
+
+def test_a_blocking_check_that_is_not_asked_for_is_told(shop):
+    with pytest.raises(ValueError, match="blocking: urls_alive is not among the checks"):
+        run_checked(shop, "lamp", asked=UGenChecks(blocking=["urls_alive"]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ products = dg.DynamicPartitionsDefinition(name="ugen_products")
 
 defs = dg.Definitions(
     assets=build_ugen_assets(
-        requests=FeedRequests(os.environ.get("UGEN_FEED", str(NEAREST_FEED)), job_defaults={"segment_count": 2}),
+        requests=FeedRequests(os.environ.get("UGEN_FEED", str(NEAREST_FEED)), job_defaults={"segment_count": 1}),
         partitions_def=products,
         destination=os.environ.get("UGEN_OUTPUT", "videos"),
     ),

@@ -39,6 +39,9 @@ class StateStore:
         self.kept[key] = json.dumps(value)
         self.retentions[key] = retention
 
+    def delete(self, key: str) -> None:
+        self.kept.pop(key, None)
+
 
 @dataclass
 class TaskInstance:
@@ -51,12 +54,17 @@ class TaskInstance:
     try_number: int = 1
     start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     xcoms: dict[str, Any] = field(default_factory=dict)
+    id: str = "00000000-0000-0000-0000-000000000001"
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
 
-    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        return self.xcoms.get(key)
+    others: list[TaskInstance] = field(default_factory=list)
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int | None = None) -> Any:
+        """Of one instance where its index is given, else of whatever instances the task has, as Airflow answers."""
+        found = [ti.xcoms[key] for ti in [self, *self.others] if ti.task_id == task_ids and key in ti.xcoms]
+        return found[0] if len(found) == 1 else (found or None)
 
 
 @dataclass
@@ -79,23 +87,42 @@ class Events:
         return self.kept.setdefault(asset.name, Event())
 
 
-class Attempts:
-    """One task instance over its attempts: what survives a retry and a clear survives here."""
+@dataclass
+class Dag:
+    """The tasks of a DAG, as a worker sees them."""
 
-    def __init__(self, *, with_store: bool = True) -> None:
+    tasks: list[Any] = field(default_factory=list)
+
+
+class Attempts:
+    """One task instance over its attempts: what survives a retry and a clear survives here.
+
+    Args:
+        with_store: Whether this Airflow has a task state store.
+        task_id: The task.
+        dag: The DAG, where other tasks of it count.
+    """
+
+    def __init__(self, *, with_store: bool = True, task_id: str = "job", dag: Dag | None = None) -> None:
         self.store = StateStore() if with_store else None
-        self.ti = TaskInstance(try_number=0)
+        self.ti = TaskInstance(try_number=0, task_id=task_id)
+        self.dag = dag
+        self.beside: list[Attempts] = []
         self.conf: dict[str, Any] = {}
         self.outlet_events = Events()
 
     def context(self) -> dict[str, Any]:
         """Of the attempt that goes on."""
+        self.ti.others = [other.ti for other in self.beside]
         made: dict[str, Any] = {"ti": self.ti, "dag_run": DagRun(self.conf), "outlet_events": self.outlet_events}
+        made["task_instance"] = self.ti
+        if self.dag is not None:
+            made["dag"] = self.dag
         return made if self.store is None else {**made, "task_state_store": self.store}
 
     def next(self) -> dict[str, Any]:
         """Of a new attempt, whose XComs Airflow has cleared."""
-        self.ti = TaskInstance(try_number=self.ti.try_number + 1)
+        self.ti = TaskInstance(try_number=self.ti.try_number + 1, task_id=self.ti.task_id)
         return self.context()
 
 

@@ -170,7 +170,7 @@ class TestSensor:
 class TestDecorator:
     def task(self, function: Any, **more: Any) -> Any:
         return UGenJobDecoratedOperator(
-            task_id="make", python_callable=function, op_args=[], op_kwargs={}, deferrable=True, **more
+            task_id="job", python_callable=function, op_args=[], op_kwargs={}, deferrable=True, **more
         )
 
     def test_the_function_returns_the_fields_and_is_called_once(self, attempts: Any, ugen_emulator: Any) -> None:

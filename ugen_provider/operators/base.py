@@ -29,7 +29,18 @@ DEFAULT_TIMEOUT = 6 * 3600.0
 """Seconds that a job is waited for by default; the service names none."""
 
 
-class UGenOperator(BaseOperator):
+class UsesConnection:
+    """An operator or sensor with a connection, whatever else it is."""
+
+    ugen_conn_id: str
+
+    @cached_property
+    def hook(self) -> UGenHook:
+        """The hook of the connection."""
+        return UGenHook(self.ugen_conn_id)
+
+
+class UGenOperator(UsesConnection, BaseOperator):
     """What all operators share.
 
     Args:
@@ -43,11 +54,6 @@ class UGenOperator(BaseOperator):
     def __init__(self, *, ugen_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ugen_conn_id = ugen_conn_id
-
-    @cached_property
-    def hook(self) -> UGenHook:
-        """The hook of the connection."""
-        return UGenHook(self.ugen_conn_id)
 
 
 class UGenJobOperator(UGenOperator):
@@ -72,21 +78,15 @@ class UGenJobOperator(UGenOperator):
         scope: str = "",
     ) -> Watch:
         """Make the job known while the task still runs: for the links, the plugin, and whoever may cancel it."""
-        from ugen_provider.links.ugen import page_of
-
-        ti = context["ti"]
         watch = Watch(
             job_id=job_id,
             ugen_conn_id=self.ugen_conn_id,
             scope=scope,
-            attempt=ti.try_number,
+            attempt=context["ti"].try_number,
             cancel_on_kill=self.cancel_on_kill,
             by_scope_key=self.by_scope_key(context),
         )
-        ti.xcom_push(key="job_id", value=job_id)
-        ti.xcom_push(key=WATCH, value=watch.to_dict())
-        for link, page in zip(LINKS, ("job", "video"), strict=True):
-            ti.xcom_push(key=link.xcom_key, value=page_of(page, ti))
+        push_watch(context, watch)
         return watch
 
     @contextmanager
@@ -117,6 +117,17 @@ class UGenJobOperator(UGenOperator):
         with UGenClient(config=config) as client:
             client.run(cancel(client.caller, held.job_id, reason="kill", store=held.store, scope=held.scope))
         self.log.info("job %s was cancelled, since its task was ended", held.job_id)
+
+
+def push_watch(context: Context, watch: Watch) -> None:
+    """Let everybody see which job a task instance is about: the links, the plugin, whoever may cancel it."""
+    from ugen_provider.links.ugen import page_of
+
+    ti = context["ti"]
+    ti.xcom_push(key="job_id", value=watch.job_id)
+    ti.xcom_push(key=WATCH, value=watch.to_dict())
+    for link, page in zip(LINKS, ("job", "video"), strict=True):
+        ti.xcom_push(key=link.xcom_key, value=page_of(page, ti))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.configuration import conf
 
@@ -20,6 +21,7 @@ from ugen_provider.operators.base import (
     require_positive,
     seconds,
 )
+from ugen_provider.operators.closing import Closing, take_back, tell
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.state import scope_of, store_of
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, UGenJobTrigger
@@ -49,6 +51,8 @@ class UGenExistingJobOperator(UGenJobOperator):
     """
 
     template_fields: Collection[str] = ("ugen_conn_id", "job_id")
+    any_end_is_fine: ClassVar[bool] = False
+    """Whether a job that failed or was cancelled is a result like any other."""
 
     def __init__(
         self,
@@ -160,7 +164,8 @@ class UGenExistingJobOperator(UGenJobOperator):
         return self._conclude(client, outcome.job)
 
     def _conclude(self, client: UGenClient, job: Job) -> dict[str, Any]:
-        raise_if_dead(job)
+        if not self.any_end_is_fine:
+            raise_if_dead(job)
         return self._result(client, job)
 
     def _result(self, client: UGenClient, job: Job) -> dict[str, Any]:
@@ -217,6 +222,8 @@ class UGenPauseJobOperator(UGenExistingJobOperator):
         <Task(UGenPauseJobOperator): pause>
     """
 
+    any_end_is_fine = True
+
     def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
         super().__init__(cancel_on_kill=cancel_on_kill, **kwargs)
 
@@ -234,9 +241,6 @@ class UGenPauseJobOperator(UGenExistingJobOperator):
         from ugen_provider.core.api.polling import Goal
 
         return Goal(stopped=True)
-
-    def _conclude(self, client: UGenClient, job: Job) -> dict[str, Any]:
-        return self._result(client, job)
 
 
 class UGenResumeJobOperator(UGenExistingJobOperator):
@@ -288,12 +292,25 @@ class UGenResumeJobOperator(UGenExistingJobOperator):
 class UGenCancelJobOperator(UGenExistingJobOperator):
     """Cancel a job that has not ended; its reservation is released. A job that ended first keeps its result.
 
-    `DELETE /jobs/{jobId}`, after a look.
+    `DELETE /jobs/{jobId}`, after a look. The create task of the same run knows from then on whose cancel it was: when
+    it is cleared, it names this one, and buys another job only by `regenerate`.
 
     Example:
         >>> UGenCancelJobOperator(task_id="stop", job_id="{{ params.job_id }}")
         <Task(UGenCancelJobOperator): stop>
     """
+
+    any_end_is_fine = True
+    closes_jobs = True
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Say that it is to be cancelled, cancel, and wait."""
+        with failing_for_good():
+            tell(context, Closing(plain_job_id(self.job_id), "operator", time.time()))
+        result = super().execute(context)
+        if result["status"] != "cancelled":
+            take_back(context)
+        return result
 
     def _act(self, client: UGenClient, job_id: str, *, store: IntentStore, scope: str) -> Flow[Acted]:  # noqa: ARG002
         from ugen_provider.core.api import operations
@@ -305,9 +322,6 @@ class UGenCancelJobOperator(UGenExistingJobOperator):
         if job is None:
             job = yield from client.caller.call(operations.get_job(job_id))  # a 404, in the service's own words
         return Acted(job, "done" if done.confirmed else "already")
-
-    def _conclude(self, client: UGenClient, job: Job) -> dict[str, Any]:
-        return self._result(client, job)
 
 
 def plain_job_id(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ugen_provider.core.api.errors import JobTimeoutError
 from ugen_provider.operators.base import backstop, seconds
+from ugen_provider.operators.closing import learn
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.ordering import UGenOrderOperator, to_number
 from ugen_provider.operators.state import store_of
@@ -133,6 +134,8 @@ class UGenCreateJobOperator(UGenOrderOperator):
         """Step by step until the job is there; where the task may defer, a wait ends this process's part."""
         from ugen_provider.operators.resolving import NoSlot, Ready, resolve
 
+        if self.idempotency == "task_instance":
+            learn(context, store, order.intent_scope)
         while True:
             step = client.run(resolve(client.caller, order, store=store, waited=waited))
             match step:

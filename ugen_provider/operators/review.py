@@ -6,19 +6,22 @@ Stands on Airflow's own human-in-the-loop, from Airflow 3.1 on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
-from datetime import timedelta
-from functools import cached_property
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from ugen_provider.core.api.errors import PurchaseError
-from ugen_provider.hooks.ugen import UGenHook
-from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenJobOperator
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenJobOperator, UsesConnection, push_watch
+from ugen_provider.operators.closing import CLOSING, Closing, take_back, tell
 from ugen_provider.operators.control import plain_job_id, raise_if_dead
 from ugen_provider.operators.errors import failing_for_good
+from ugen_provider.triggers.killing import Watch
+from ugen_provider.version_compat import NEVER_EXPIRE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,13 +32,15 @@ LOOK = "ugen_look"
 """The XCom that holds what was shown in this attempt, and so what a yes is about."""
 
 
-class UGenKeyframeApprovalOperator(ApprovalOperator):
+class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
     """Show the anchor keyframe of a job that stopped at `init`, and wait for a yes or a no. Free.
 
     The yes binds the job, the keyframe and the digest of its picture: `UGenResumeJobOperator(approval=…)` refuses a
     look that was made again since. A no, and a time that ran out, cancel the job, which releases its credits; a task
-    instance that a person ends does too. Waiting holds neither a worker nor the triggerer. An open gate holds the
-    job's credits and perhaps one of the account's job slots, so let no more of them stand open than the account bears:
+    instance that a person ends does too. After a no the tasks behind it are skipped; a time that ran out fails the
+    task, without a retry. The create task knows of both: when it is cleared, it buys another job only by `regenerate`.
+    Waiting holds neither a worker nor the triggerer. An open gate holds the job's credits and perhaps one of the
+    account's job slots, so let no more of them stand open than the account bears:
     give the create task a pool, with deferred tasks included.
 
     Args:
@@ -56,6 +61,7 @@ class UGenKeyframeApprovalOperator(ApprovalOperator):
     template_fields: Collection[str] = ("ugen_conn_id", "job_id", "subject")
     operator_extra_links = UGenJobOperator.operator_extra_links
     ui_color = "#f3e8ff"
+    closes_jobs = True
 
     def __init__(
         self,
@@ -70,18 +76,18 @@ class UGenKeyframeApprovalOperator(ApprovalOperator):
         self.job_id = job_id
         self.ugen_conn_id = ugen_conn_id
 
-    @cached_property
-    def hook(self) -> UGenHook:
-        """The hook of the connection."""
-        return UGenHook(self.ugen_conn_id)
-
     def execute(self, context: Context) -> Any:
         """Look at the keyframe as it is now, show it, and wait for an answer."""
+        from ugen_provider.core.api.models import JobState
         from ugen_provider.core.jobs.gate import Approval, look_at
 
         with failing_for_good(), self.hook.get_conn() as client:
             job_id = plain_job_id(self.job_id)
             job = client.jobs.get(job_id)
+            decided = self._decided(context, job_id)
+            if decided is not None and (not job.ended or job.state is JobState.CANCELLED):
+                self.log.info("job %s was %s in an earlier attempt: it is cancelled", job_id, decided.reason)
+                return self._close(context, decided)
             raise_if_dead(job)
             look = client.run(look_at(client.caller, job_id))
             self._announce(context, look)
@@ -92,18 +98,9 @@ class UGenKeyframeApprovalOperator(ApprovalOperator):
         return super().execute(context)
 
     def _announce(self, context: Context, look: Look) -> None:
-        from dataclasses import asdict
-
-        from ugen_provider.links.ugen import LINKS, page_of
-        from ugen_provider.triggers.killing import WATCH, Watch
-
         ti = context["ti"]
-        watch = Watch(look.job_id, self.ugen_conn_id, scope="", attempt=ti.try_number, cancel_on_kill=True)
-        ti.xcom_push(key="job_id", value=look.job_id)
-        ti.xcom_push(key=WATCH, value=watch.to_dict())
+        push_watch(context, Watch(look.job_id, self.ugen_conn_id, scope="", attempt=ti.try_number, cancel_on_kill=True))
         ti.xcom_push(key=LOOK, value=asdict(look))
-        for link, page in zip(LINKS, ("job", "video"), strict=True):
-            ti.xcom_push(key=link.xcom_key, value=page_of(page, ti))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Act on the answer: a yes becomes an approval of what was shown, anything else cancels the job."""
@@ -114,30 +111,60 @@ class UGenKeyframeApprovalOperator(ApprovalOperator):
         try:
             answer = super(ApprovalOperator, self).execute_complete(context, event)
         except HITLTimeoutError:
-            self._close(look, "expired")
-            raise
+            return self._close(context, Closing(look.job_id, "expired", time.time()))
         if answer["chosen_options"][0] != self.APPROVE:
-            self._close(look, "rejected")
-            super().execute_complete(context, event)
-            return {"job_id": look.job_id, "approved": False}
+            return self._close(context, Closing(look.job_id, "rejected", time.time()), event=event)
         who = answer["responded_by_user"] or {}
         by = str(who.get("name") or who.get("id") or "")
         return Approval.of(look, by=by, at=answer["responded_at"].timestamp()).to_dict()
 
-    def _close(self, look: Look, reason: Any) -> None:
+    # Closing: written down before the call, so that the next attempt goes on with it instead of asking again.
+
+    def _decided(self, context: Context, job_id: str) -> Closing | None:
+        """What was decided in an earlier attempt, from Airflow 3.3 on."""
+        state = context.get("task_state_store")
+        decided = None if state is None else Closing.from_dict(state.get(CLOSING))
+        return decided if decided is not None and decided.job_id == job_id else None
+
+    def _close(self, context: Context, closing: Closing, *, event: dict[str, Any] | None = None) -> Any:
+        from ugen_provider.core.api.errors import JobCancelledError
         from ugen_provider.core.jobs.gate import close_gate
 
-        with failing_for_good(), self.hook.get_conn() as client:
-            closed = client.run(close_gate(client.caller, look.job_id, reason=reason))
+        state = context.get("task_state_store")
+        if state is not None:
+            state.set(CLOSING, closing.to_dict(), retention=NEVER_EXPIRE)
+        tell(context, closing)
+        job_id, reason = closing.job_id, closing.reason
+        assert reason != "operator"  # a gate does not give that one
+        with failing_for_good():
+            with self.hook.get_conn() as client:
+                closed = client.run(close_gate(client.caller, job_id, reason=reason))
+            if not closed.confirmed:
+                take_back(context)
+                if state is not None:
+                    state.delete(CLOSING)
             if not closed.confirmed and closed.job is not None and not closed.job.ended:
                 raise PurchaseError(
-                    f"job {look.job_id} was {reason}, and U-Gen does not cancel it in its state: it is an orphan that "
+                    f"job {job_id} was {reason}, and U-Gen does not cancel it in its state: it is an orphan that "
                     "holds its credits; cancel it in the dashboard",
                     scope="",
                     reason="cancel_refused",
-                    job_id=look.job_id,
+                    job_id=job_id,
                 )
-        self.log.info("job %s was %s: it is cancelled, and its credits are released", look.job_id, reason)
+            if reason == "expired":
+                raise JobCancelledError(
+                    f"nobody answered in time: job {job_id} is cancelled, and its credits are released", job_id=job_id
+                )
+            self.log.info("job %s was rejected: it is cancelled, and its credits are released", job_id)
+            if self.fail_on_reject:
+                raise JobCancelledError(f"the look was rejected: job {job_id} is cancelled", job_id=job_id)
+        super().execute_complete(context, event or self._rejection(closing))
+        return {"job_id": job_id, "approved": False}
+
+    def _rejection(self, closing: Closing) -> dict[str, Any]:
+        """The answer of an earlier attempt, as Airflow would hand it over."""
+        at = datetime.fromtimestamp(closing.at, UTC)
+        return {"chosen_options": [self.REJECT], "params_input": {}, "responded_at": at, "responded_by_user": None}
 
 
 def _stands_at_its_gate(job: Any) -> bool:

@@ -37,6 +37,22 @@ def is_shared(place: Place, job_id: str, *, session: Session) -> bool:
     return any(watch.job_id == job_id for index, watch in watches.items() if index != place.map_index)
 
 
+def watches_of_run(place: Place, job_id: str, *, session: Session) -> list[tuple[Place, Watch]]:
+    """What all task instances of this run say that watch a job, or watched it."""
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    query = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(
+        XComModel.dag_id == place.dag_id, XComModel.run_id == place.run_id, XComModel.key == WATCH
+    )
+    found = []
+    for task_id, index, value in session.execute(query):
+        watch = Watch.from_dict(_plain(value))
+        if watch is not None and watch.job_id == job_id:
+            found.append((Place(place.dag_id, place.run_id, task_id, index), watch))
+    return found
+
+
 def _watches(place: Place, *, session: Session, of_all: bool) -> dict[int, Watch]:
     from airflow.models.xcom import XComModel
     from sqlalchemy import select

@@ -79,11 +79,11 @@ def cancel_job_of(place: Place, *, attempt: int) -> bool:
     from ugen_provider.core.jobs.cancelling import cancel
     from ugen_provider.hooks.ugen import UGenHook
 
-    store = _store_of(place)
+    store, scope = _intent_of(place, watch)
     with UGenHook(watch.ugen_conn_id).get_conn() as client:
         if client.jobs.get(watch.job_id).ended:
             return False
-        done = client.run(cancel(client.caller, watch.job_id, reason="kill", store=store, scope=watch.scope))
+        done = client.run(cancel(client.caller, watch.job_id, reason="kill", store=store, scope=scope))
     if done.confirmed:
         _log.info("job %s was cancelled, since %s was ended by a person", watch.job_id, place)
     return done.confirmed
@@ -105,10 +105,21 @@ def _to_cancel(place: Place, *, attempt: int) -> Watch | None:
     return watch if may else None
 
 
-def _store_of(place: Place) -> Any:
-    from ugen_provider.plugins.database import DatabaseIntentStore
+def _intent_of(place: Place, watch: Watch) -> tuple[Any, str]:
+    """Where the order's intent stands: with this task instance, or with the one that handed its job on to a gate."""
+    from airflow.utils.session import create_session
+
+    from ugen_provider.plugins.database import DatabaseIntentStore, watches_of_run
 
     try:
-        return DatabaseIntentStore(place)
+        mine = DatabaseIntentStore(place)
     except ImportError:  # below Airflow 3.3
-        return None
+        return None, watch.scope
+    with create_session() as session:
+        others = watches_of_run(place, watch.job_id, session=session)
+    for where, other in others:
+        store = DatabaseIntentStore(where)
+        intent = store.read(other.scope)
+        if intent is not None and intent.job_id == watch.job_id:
+            return store, other.scope
+    return mine, watch.scope

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
@@ -13,9 +12,8 @@ from airflow.sdk import BaseSensorOperator
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
-from ugen_provider.hooks.ugen import UGenHook
 from ugen_provider.links.ugen import LINKS
-from ugen_provider.operators.base import DEFAULT_CONN_ID, is_pending
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UsesConnection, is_pending
 from ugen_provider.operators.control import plain_job_id, raise_if_dead
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.triggers.jobs import UGenJobTrigger
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.polling import Goal
 
 
-class UGenJobSensor(BaseSensorOperator):
+class UGenJobSensor(UsesConnection, BaseSensorOperator):
     """Wait until a job has ended, or reached a stage. Free; `GET /jobs/{jobId}`.
 
     A job that failed or was cancelled fails the sensor at once, or skips it with `soft_fail`.
@@ -67,11 +65,6 @@ class UGenJobSensor(BaseSensorOperator):
         self.ugen_conn_id = ugen_conn_id
         self.deferrable = deferrable
         self._check_stage()
-
-    @cached_property
-    def hook(self) -> UGenHook:
-        """The hook of the connection."""
-        return UGenHook(self.ugen_conn_id)
 
     def _check_stage(self) -> None:
         stage = self.target_stage

@@ -131,6 +131,49 @@ class TestBuying:
         assert [attempt(0, "a"), attempt(1, "b")] == first
         assert bought(ugen_emulator) == 2
 
+    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "key_alone"])
+    def test_two_mapped_instances_with_one_scope_key_share_one_job(self, ugen_emulator: Any, with_store: bool) -> None:
+        from tests.airflow.conftest import Attempts
+
+        found = []
+        for index in (0, 1):
+            context = Attempts(with_store=with_store).next()
+            context["ti"].map_index = index
+            found.append(run(operator(scope_key="lamp", deferrable=True), context))
+        assert [result["status"] for result in found] == ["completed"] * 2
+        assert (found[0]["job_id"], bought(ugen_emulator)) == (found[1]["job_id"], 1)
+
+    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "key_alone"])
+    def test_two_products_with_one_scope_key_are_not_taken_for_each_other(
+        self, ugen_emulator: Any, with_store: bool
+    ) -> None:
+        from tests.airflow.conftest import Attempts
+
+        def attempt(index: int, product: str) -> Any:
+            context = Attempts(with_store=with_store).next()
+            context["ti"].map_index = index
+            return run(operator(scope_key="lamp", product_name=product), context)
+
+        attempt(0, "Lamp")
+        with pytest.raises(UGenFailure, match="scope_key"):
+            attempt(1, "Chair")
+        assert bought(ugen_emulator) == 1
+
+    def test_from_create_to_collected_a_job_costs_six_requests_beside_the_shared_looks(
+        self, attempts: Any, ugen_emulator: Any, tmp_path: Path
+    ) -> None:
+        journal, task, context = ugen_emulator.emulator.journal, operator(deferrable=True), attempts.next()
+        task.output_path = str(tmp_path)
+        with pytest.raises(TaskDeferred) as deferred:
+            task.execute(context)
+        before = journal.count
+        event = through(deferred.value.trigger)
+        shared = journal.count - before  # what the watcher asked for, for everybody who waits
+        result = task.resume_execution(deferred.value.method_name, {"event": event}, context)
+        assert Path(result["manifest"]).exists()
+        own = [seen for seen in journal.find_requests(path="/api/") if not before <= seen.number < before + shared]
+        assert len(own) <= 6, [(seen.method, seen.path) for seen in own]
+
     def test_two_namespaces_never_meet(self, attempts: Any, connection: Any, ugen_emulator: Any) -> None:
         run(operator(), attempts.next())
         connection(namespace="staging")
@@ -344,16 +387,33 @@ class TestOutputs:
         assert context["ti"].xcoms["job_id"] == deferred.value.trigger.job_id
         assert "dag_id=dag&run_id=run&task_id=job&map_index=-1" in context["ti"].xcoms["_link_UGenJobLink"]
 
-    def test_a_picture_of_ones_own_is_uploaded_once(self, attempts: Any, tmp_path: Path, ugen_emulator: Any) -> None:
+    @pytest.fixture
+    def own_picture(self, tmp_path: Path) -> dict[str, Any]:
         from PIL import Image
 
-        picture = tmp_path / "lamp.png"
-        Image.new("RGB", (8, 8), "red").save(picture)
-        own = {"product_image_url": None, "product_image": str(picture)}
-        first = run(operator(**own), attempts.next())
-        second = run(operator(**own), attempts.next())
+        Image.new("RGB", (8, 8), "red").save(tmp_path / "lamp.png")
+        return {"product_image_url": None, "product_image": str(tmp_path / "lamp.png")}
+
+    def test_a_picture_of_ones_own_is_uploaded_once(
+        self, attempts: Any, own_picture: dict[str, Any], ugen_emulator: Any
+    ) -> None:
+        first = run(operator(**own_picture), attempts.next())
+        second = run(operator(**own_picture), attempts.next())
         uploads = ugen_emulator.emulator.journal.find_requests(method="POST", path="/api/v1/uploads/product-image")
         assert (second["job_id"], second["request_changed"], len(uploads)) == (first["job_id"], False, 1)
+
+    @pytest.mark.parametrize("ended", [True, False], ids=["ended", "at_work"])
+    def test_without_a_store_it_is_uploaded_again_and_the_job_is_found_by_its_key(
+        self, own_picture: dict[str, Any], ugen_emulator: Any, ended: bool
+    ) -> None:
+        from tests.airflow.conftest import Attempts
+
+        attempts = Attempts(with_store=False)
+        first = run(operator(**own_picture, wait_for_completion=ended), attempts.next())
+        second = run(operator(**own_picture), attempts.next())
+        conflicts = ugen_emulator.emulator.journal.find_requests(method="POST", path="/api/v1/jobs", status=409)
+        assert (second["job_id"], second["status"], bought(ugen_emulator)) == (first["job_id"], "completed", 1)
+        assert len(conflicts) == 1
 
 
 class TestBadInput:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ugen_provider.core.api.errors import JobTimeoutError
+from ugen_provider.core.api.errors import JobTimeoutError, PurchaseError
 from ugen_provider.operators.base import backstop, seconds
 from ugen_provider.operators.closing import learn
 from ugen_provider.operators.errors import failing_for_good
@@ -142,14 +142,35 @@ class UGenCreateJobOperator(UGenOrderOperator):
                 case NoSlot():
                     waited, slot_since = None, self._wait_for_slot(client, step, slot_since)
                 case Ready(bought):
+                    bought = self._of_this_product(context, order, bought)
                     self._tell(context, order, bought)
                     return self._deliver(context, client, bought)
                 case _:
-                    bought = step.bought
+                    bought = self._of_this_product(context, order, step.bought)
                     self._tell(context, order, bought)
                     if not self.wait_for_completion:
                         return self._result(context, client, bought)
                     waited = bought, self._wait(context, client, order, store, bought)
+
+    def _of_this_product(self, context: Context, order: Order, bought: Purchase) -> Purchase:
+        """What the service holds under our key may have been ordered for another product, which nobody wrote down here.
+
+        Raises:
+            PurchaseError: Another mapped instance ordered it, by the same scope key.
+        """
+        made_for, wanted = bought.job.product_name, order.body.get("product_name")
+        if bought.request_changed or not made_for or _same_name(made_for, str(wanted)):
+            return bought
+        if self.by_scope_key(context):
+            raise PurchaseError(
+                f"{order.scope}: job {bought.job.job_id} under this key is for {made_for!r}, and {wanted!r} is wanted; "
+                "give each mapped instance a scope_key of its own",
+                scope=str(order.scope),
+                reason="key_conflict",
+                job_id=bought.job.job_id,
+            )
+        note = f"it was made for {made_for!r}; `regenerate` buys one for {wanted!r}"
+        return replace(bought, request_changed=True, notes=(*bought.notes, note))
 
     def _tell(self, context: Context, order: Order, bought: Purchase) -> None:
         self.announce(context, job_id=bought.job.job_id, scope=order.intent_scope)
@@ -309,6 +330,12 @@ class UGenCreateJobOperator(UGenOrderOperator):
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {"ugen": result}
         return result
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two names are one, however the service trims, cuts or cases them."""
+    first, second = (" ".join(name.casefold().split()) for name in (one, other))
+    return first.startswith(second) or second.startswith(first)
 
 
 def _sleep(pause: float) -> Any:

@@ -131,11 +131,21 @@ class UGenJobTrigger(BaseTrigger):
         from ugen_provider.core.jobs.cancelling import cancel
         from ugen_provider.core.jobs.watcher import shared_watcher
 
-        async with (
-            asyncio.timeout(KILL_SECONDS),
-            shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher,
-        ):
-            done = await watcher.client.run(cancel(watcher.client.caller, self.job_id, reason="kill"))
+        try:
+            async with (
+                asyncio.timeout(KILL_SECONDS),
+                shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher,
+            ):
+                done = await watcher.client.run(cancel(watcher.client.caller, self.job_id, reason="kill"))
+        except (UGenError, TimeoutError) as error:
+            # A trigger has no store to write this into. The task instance is over, so the job counts as an orphan.
+            self.log.error(  # noqa: TRY400  the stack tells a person nothing more
+                "job %s could not be cancelled and runs on (%s): cancel it yourself, clear the task to go on with it, "
+                "or let UGenFindOrphansOperator find it",
+                self.job_id,
+                error or type(error).__name__,
+            )
+            return
         self.log.info(
             "job %s was %s", self.job_id, "cancelled, since its task was ended" if done.confirmed else "left: it ended"
         )

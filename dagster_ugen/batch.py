@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dagster_ugen.results import Result
 
 BATCH_OP = "ugen_batch"
+SUBMITS_TAG = "ugen/submits"
+"""A tag of the runs that leave jobs behind on purpose, for the completion sensor to collect."""
 
 
 class UGenBatchConfig(dg.Config):
@@ -46,7 +48,8 @@ def build_ugen_batch_job(
         resource: The account; else the resource `ugen` of the definitions.
 
     Raises:
-        ValueError: The assets have a gate: what stops for a decision is not made in bulk.
+        ValueError: The assets have a gate: what stops for a decision is not made in bulk. Each open gate holds the
+            credits of a whole video, so `max_open_gates` looks at a time are made, by materializing `anchor_keyframe`.
 
     Example:
         ```python
@@ -56,7 +59,10 @@ def build_ugen_batch_job(
         ```
     """
     if videos.gate is not None:
-        raise ValueError("a batch job makes videos at once, so its assets have no gate; leave out gate= or the job")
+        raise ValueError(
+            "a batch job buys many videos without waiting for anybody, and a gate waits for somebody at each: "
+            "leave out gate=, or this job and its sensors, and materialize anchor_keyframe instead"
+        )
 
     @dg.op(name=BATCH_OP)
     def batch(context: dg.OpExecutionContext, config: UGenBatchConfig, ugen: UGenResource) -> None:
@@ -67,6 +73,7 @@ def build_ugen_batch_job(
         name=name,
         resource_defs={"ugen": resource} if resource is not None else None,
         description="Submits the U-Gen jobs of a list of partitions and collects those that are done.",
+        tags={SUBMITS_TAG: "true"},
     )
     def made() -> None:
         batch()

@@ -62,13 +62,12 @@ class Engine:
         work = self._work
         requests = await asyncio.to_thread(work.requests.of, work.partitions, model=work.config.video_model)
         known = await asyncio.to_thread(work.log.read_ahead, work.partitions)
-        gates = await asyncio.to_thread(work.gates)
         streams = StreamClient()
         try:
             async with AsyncUGenClient(config=work.config) as client:
                 self._client = client
                 watcher = JobWatcher(client, read_config=self._read_config)
-                maker = Maker(work, client=client, streams=streams, watcher=watcher, known=known, gates=gates)
+                maker = Maker(work, client=client, streams=streams, watcher=watcher, known=known)
                 for name in work.partitions:
                     self._partitions[name] = Partition(name, work.scope_of(name), work.log.of(name))
                 for name in sorted(work.partitions, key=lambda name: getattr(known.get(name), "job_id", None) is None):

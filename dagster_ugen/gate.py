@@ -34,7 +34,9 @@ class UGenGate:
         approve_score: Quality score of the keyframe, 0 to 1, from which it is approved without a person; None leaves
             every one to a person.
         max_open_gates: Most jobs that wait for a decision at a time: each holds its credits, and perhaps a job slot of
-            the account, so keep it below the account's limit. None sets no limit.
+            the account, so keep it below the account's limit. They are counted over all runs before each look is
+            bought; two runs that buy in the very same moment may still pass it by one, unless `pool` lets one anchor
+            run at a time. None sets no limit.
         expires_after: Seconds after which a look that nobody decided on is cancelled by the orphan sensor.
     """
 

@@ -3,11 +3,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
 from ugen_provider.core.api.errors import PurchaseError
 from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.api.rules import STAGES
 from ugen_provider.core.jobs.gate import GATE_STAGE, Approval
+from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimit:
+    """How many gates may be open.
+
+    Attributes:
+        most: How many.
+        open_ones: The partitions whose gates are open or being opened, over all runs; it blocks.
+    """
+
+    most: int
+    open_ones: Callable[[], Collection[str]]
+
+
+def opens_a_gate(intent: Intent | None, *, regenerate: str | None) -> bool:
+    """Whether an anchor keyframe is likely to buy a job, by the newest intent; one that is there is taken."""
+    if intent is None or intent.job_id is None or (regenerate is not None and regenerate not in intent.regenerate):
+        return True
+    action = intent.action
+    return action is not None and action.kind == "cancel" and action.reason in {"kill", "timeout"}
+
+
+def waits_for_a_decision(intent: Intent) -> bool:
+    """Whether a job was last seen to wait for a decision."""
+    return intent.action is not None and (intent.action.kind, intent.action.reason) == ("pause", "gate")
+
+
+def is_on_its_way_to_the_gate(intent: Intent) -> bool:
+    """Whether an order was sent, or is just being sent, whose job stops at the gate."""
+    return intent.action is None and not intent.refused and intent.body.get("stop_at_stage") == GATE_STAGE
 
 
 def stands_at_gate(job: Job) -> bool:

@@ -16,6 +16,7 @@ from dagster_ugen.gating import (
     is_beyond_gate,
     no_look,
     not_approved,
+    opens_a_gate,
     stands_at_gate,
     too_many_gates,
 )
@@ -32,6 +33,7 @@ from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.api.polling import Outcome
 from ugen_provider.core.api.rules import Violation
 from ugen_provider.core.jobs.gate import GATE_STAGE, hold_at_gate, look_at, pass_gate
+from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.purchase import How, Order, Purchase, conclude, obtain, purchase
 from ugen_provider.core.jobs.summary import Scores, check_quality
 from ugen_provider.core.jobs.watcher import JobWatcher, watching
@@ -57,7 +59,6 @@ class Maker:
         streams: Reads files.
         watcher: Waits for all jobs together.
         known: What was bought for which partition when the run began.
-        gates: How many gates may be opened; None sets no limit.
     """
 
     def __init__(
@@ -67,15 +68,16 @@ class Maker:
         client: AsyncUGenClient,
         streams: StreamClient,
         watcher: JobWatcher,
-        known: Mapping[str, Any],
-        gates: int | None,
+        known: Mapping[str, Intent],
     ) -> None:
         self._work = work
         self._client = client
         self._streams = streams
         self._watcher = watcher
         self._known = known
-        self._gates = gates
+        self._gate_lock = asyncio.Lock()
+        self._opening: set[str] = set()
+        self._gates_are_full = False
         self._submitters = asyncio.Semaphore(_SUBMITTERS)
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._estimates: dict[str, int | None] = {}
@@ -95,7 +97,8 @@ class Maker:
             policy=work.options.policy(spending=work.config.spending, regenerate=work.regenerate(partition.name)),
             holder=work.log.holder,
         )
-        self._open_gate(partition)
+        if work.phase == "anchor":
+            await self._open_gate(partition)
         if work.phase == "rest":
             await self._refuse_without_approval(partition)
         if not work.wait:
@@ -180,13 +183,21 @@ class Maker:
 
     # The gate.
 
-    def _open_gate(self, partition: Partition) -> None:
-        """Refuse to open a gate more than there may be. One that is open already, or was passed, opens none."""
-        if self._work.phase != "anchor" or partition.name in self._known or self._gates is None:
+    async def _open_gate(self, partition: Partition) -> None:
+        """Refuse to open a gate more than there may be. One that is open already, or was passed, opens none.
+
+        It is counted again before each, over all runs, since another run may have opened some meanwhile.
+        """
+        name, limit = partition.name, self._work.gates
+        if limit is None or not opens_a_gate(self._known.get(name), regenerate=self._work.regenerate(name)):
             return
-        if self._gates <= 0:
-            raise too_many_gates(partition.scope)
-        self._gates -= 1
+        async with self._gate_lock:
+            if not self._gates_are_full:
+                others = {*await asyncio.to_thread(limit.open_ones), *self._opening} - {name}
+                self._gates_are_full = len(others) >= limit.most
+            if self._gates_are_full:
+                raise too_many_gates(partition.scope)
+            self._opening.add(name)
 
     async def _refuse_without_approval(self, partition: Partition) -> None:
         """Before anything that could cost: without a yes, only a job that is beyond its gate and well goes on."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import dagster as dg
 
 from dagster_ugen.intents import IntentLog
-from dagster_ugen.sensors import TICK_SECONDS, recorded_jobs, under_way
+from dagster_ugen.sensors import TICK_SECONDS, recorded_jobs, submitting, under_way
 
 if TYPE_CHECKING:
     from dagster_ugen.assets import UGenVideos
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ugen_provider.core.jobs.intent import CancelReason, Intent
 
 _CHUNK = 1000
+_COLLECTED_WITHIN = 86_400.0
+"""Seconds after which a submitted job that is still at work is an orphan like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def build_ugen_orphan_sensor(
     """A sensor that looks for jobs which cost credits while nobody waits for them. It buys nothing.
 
     Cancels that could not be sent are sent, and looks that nobody decided on in time are cancelled. A job that is still
-    at work although its run is gone is named in the sensor's log, or cancelled where you say so.
+    at work although its run is gone is named in the sensor's log, or cancelled where you say so. One that a batch run
+    submitted is left to the completion sensor for a day.
 
     Args:
         videos: The assets.
@@ -124,13 +127,15 @@ class _Finder:
         if not open_ones:
             return
         recorded = recorded_jobs(self._instance, self._videos.order_key, list(open_ones))
-        held = under_way(self._instance, {intent.holder for intent in open_ones.values()})
+        holders = {intent.holder for intent in open_ones.values()}
+        held = under_way(self._instance, holders)
+        submitters = submitting(self._instance, holders)
         with self._account.get_client() as client:
             live = self._live(
                 {p: i for p, i in open_ones.items() if i.holder not in held and recorded.get(p) != i.job_id}
             )
             for partition, intent in live.items():
-                self._deal_with(client, log, partition, intent)
+                self._deal_with(client, log, partition, intent, submitted=intent.holder in submitters)
 
     def _live(self, candidates: dict[str, Intent]) -> dict[str, Intent]:
         """Those whose job has not ended, or is not known."""
@@ -140,8 +145,12 @@ class _Finder:
         ended = asyncio.run(ended_jobs(self._account.client_config(), job_ids))
         return {partition: intent for partition, intent in candidates.items() if intent.job_id not in ended}
 
-    def _deal_with(self, client: UGenClient, log: IntentLog, partition: str, intent: Intent) -> None:
+    def _deal_with(
+        self, client: UGenClient, log: IntentLog, partition: str, intent: Intent, *, submitted: bool
+    ) -> None:
         action = intent.action
+        if action is None and submitted and time.time() - intent.written_at < _COLLECTED_WITHIN:
+            return
         if intent.job_id is None:
             why = "was sent and never answered: whether it was bought is not known until its partition is run again"
             self.orphans.append(Orphan(partition, None, why))

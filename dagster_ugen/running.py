@@ -13,14 +13,15 @@ from dagster_ugen import _compat
 from dagster_ugen.assets import REGENERATE_TAG, UGenVideos, partitions_of
 from dagster_ugen.engine import Engine
 from dagster_ugen.gate import approval_of
+from dagster_ugen.gating import GateLimit, is_on_its_way_to_the_gate, waits_for_a_decision
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.metadata import describe, version_of
 from dagster_ugen.outputs import MADE_TOGETHER, Output
+from dagster_ugen.partitions import chunks
 from dagster_ugen.results import Delivered, Failed, Result, is_retryable
 from dagster_ugen.shell import Shell
 from dagster_ugen.work import Interruption, Phase, Work
 from ugen_provider.core.api.errors import UGenError
-from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.scope import Scope, partition_scope
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _run(
             regenerate=regenerate,
             phase=phase,
             approval_of=functools.partial(approval_of, context.instance, videos),
-            gates=functools.partial(gates_left, context.instance, videos, log),
+            gates=_gate_limit(context.instance, videos, log) if phase == "anchor" else None,
             destination=videos.destination,
             allow_private=ugen.is_local,
             poll_interval=ugen.poll_interval,
@@ -137,19 +138,30 @@ def who_interrupted(instance: dg.DagsterInstance, run_id: str) -> Interruption:
     return "person" if run is None or run.status in _TERMINATED else "signal"
 
 
-def gates_left(instance: dg.DagsterInstance, videos: UGenVideos, log: IntentLog) -> int | None:
-    """How many gates may still be opened; None where there is no limit."""
+def _gate_limit(instance: dg.DagsterInstance, videos: UGenVideos, log: IntentLog) -> GateLimit | None:
     gate = videos.gate
     if gate is None or gate.max_open_gates is None:
         return None
+    return GateLimit(gate.max_open_gates, functools.partial(open_gates, instance, videos, log))
+
+
+def open_gates(instance: dg.DagsterInstance, videos: UGenVideos, log: IntentLog) -> set[str]:
+    """The partitions whose looks wait for a decision, or are being made by a run under way."""
+    from dagster_ugen.sensors import recorded_jobs, under_way
+
     defined = videos.props.partitions_def
     keys = defined.get_partition_keys(dynamic_partitions_store=instance) if defined is not None else [""]
-    return gate.max_open_gates - sum(stands_at_gate(intent) for intent in log.newest_of(keys).values())
-
-
-def stands_at_gate(intent: Intent) -> bool:
-    """Whether a job was last seen to wait for a decision."""
-    return intent.action is not None and (intent.action.kind, intent.action.reason) == ("pause", "gate")
+    intents = log.newest_of(keys)
+    coming = {name: intent for name, intent in intents.items() if is_on_its_way_to_the_gate(intent)}
+    if coming:
+        shown: dict[str, str] = {}
+        for group in chunks(list(coming)):
+            shown |= recorded_jobs(instance, videos.key_of(Output.ANCHOR_KEYFRAME), group)
+        coming = {name: intent for name, intent in coming.items() if shown.get(name) != (intent.job_id or "")}
+    runs = under_way(instance, {intent.holder for intent in coming.values()})
+    return {name for name, intent in intents.items() if waits_for_a_decision(intent)} | {
+        name for name, intent in coming.items() if intent.holder in runs
+    }
 
 
 class Recorder:

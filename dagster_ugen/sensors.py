@@ -9,13 +9,13 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
-from dagster_ugen.batch import BATCH_OP
+from dagster_ugen.batch import BATCH_OP, SUBMITS_TAG
 from dagster_ugen.partitions import chunks
 
 if TYPE_CHECKING:
@@ -231,9 +231,14 @@ def recorded_jobs(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Se
 
 def under_way(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str]:
     """Those of some runs that have not ended."""
-    ids = [run_id for run_id in run_ids if run_id]
-    found: set[str] = set()
-    for group in chunks(ids, 500):
-        filters = dg.RunsFilter(run_ids=group, statuses=list(_UNDER_WAY))
-        found.update(run.run_id for run in instance.get_runs(filters))
-    return found
+    return {run.run_id for run in _runs_of(instance, run_ids) if run.status in _UNDER_WAY}
+
+
+def submitting(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str]:
+    """Those of some runs that leave their jobs to the completion sensor, under way or not."""
+    return {run.run_id for run in _runs_of(instance, run_ids) if SUBMITS_TAG in run.tags}
+
+
+def _runs_of(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> Iterator[dg.DagsterRun]:
+    for group in chunks([run_id for run_id in run_ids if run_id], 500):
+        yield from instance.get_runs(dg.RunsFilter(run_ids=group))

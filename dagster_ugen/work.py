@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dagster_ugen.gating import GateLimit
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.options import UGenOptions
 from dagster_ugen.requests import Requests
@@ -31,7 +32,7 @@ class Work:
         requests: Says what is ordered for them.
         phase: `whole` without a gate; with one, `anchor` stops at it and `rest` passes it.
         approval_of: The yes to a partition's look, in the phase `rest`; called in a thread.
-        gates: How many gates may be opened, in the phase `anchor`; called in a thread. None sets no limit.
+        gates: How many gates may be open, in the phase `anchor`; None sets no limit.
         options: The user's choices.
         wait: Whether to wait for jobs; else what has not ended is left for a later run.
         regenerate: The value by which another generation of a partition is asked for.
@@ -51,7 +52,7 @@ class Work:
     wait: bool = True
     phase: Phase = "whole"
     approval_of: Callable[[str], Approval | None] = lambda _partition: None
-    gates: Callable[[], int | None] = lambda: None
+    gates: GateLimit | None = None
     options: UGenOptions
     regenerate: Callable[[str], str | None] = lambda _partition: None
     destination: str | None = None

@@ -94,8 +94,13 @@ class SensorsArgs(Model, Resolvable):
     """Which sensors are defined. They are stopped until somebody starts them."""
 
     feed: bool = Field(default=True, description="Partitions, and runs, for products that are new or changed.")
-    completion: bool = Field(default=True, description="Runs that collect submitted jobs; without a gate.")
+    completion: bool | None = Field(
+        default=None, description="Runs that collect submitted jobs; where not given, without a gate only."
+    )
     orphans: bool = Field(default=True, description="Names jobs that nobody waits for.")
+    feed_interval: int = Field(default=300, ge=1, description="Seconds between looks at the feed.")
+    completion_interval: int = Field(default=30, ge=1, description="Seconds between looks at submitted jobs.")
+    orphan_interval: int = Field(default=300, ge=1, description="Seconds between looks for orphans.")
 
 
 @scaffold_with(UGenVideosScaffolder)
@@ -164,6 +169,20 @@ class UGenVideosComponent(Component, Model, Resolvable):
         if key.startswith("{{"):
             raise ValueError("is a template that was not resolved; write \"{{ env('UGEN_API_KEY') }}\"")
         return key
+
+    @model_validator(mode="after")
+    def _check_gate(self) -> "UGenVideosComponent":
+        if self.gate is not None and self.sensors.completion:
+            raise ValueError(
+                "sensors.completion: with a gate nothing is submitted to be collected, since each look waits for a "
+                "decision; leave out sensors.completion, or the gate"
+            )
+        if self.gate is None and self.automation == "after_approval":
+            raise ValueError(
+                "automation: without a gate there is no approval, and after_approval would buy every new partition; "
+                "add a gate, or say for_new_products if that is what you want"
+            )
+        return self
 
     def get_asset_spec(self, props: UGenAssetProps) -> dg.AssetSpec:
         """The spec of one of the assets; override it to name and describe them your way.
@@ -263,14 +282,28 @@ class UGenVideosComponent(Component, Model, Resolvable):
                     job=batch,
                     namespace=self.account.namespace,
                     name=self._name("feed_sensor"),
+                    minimum_interval_seconds=self.sensors.feed_interval,
                 )
             )
-        if self.sensors.completion and batch is not None:
+        if self.sensors.completion is not False and batch is not None:
             sensors.append(
-                build_ugen_completion_sensor(videos, job=batch, resource=account, name=self._name("completion_sensor"))
+                build_ugen_completion_sensor(
+                    videos,
+                    job=batch,
+                    resource=account,
+                    name=self._name("completion_sensor"),
+                    minimum_interval_seconds=self.sensors.completion_interval,
+                )
             )
         if self.sensors.orphans:
-            sensors.append(build_ugen_orphan_sensor(videos, resource=account, name=self._name("orphan_sensor")))
+            sensors.append(
+                build_ugen_orphan_sensor(
+                    videos,
+                    resource=account,
+                    name=self._name("orphan_sensor"),
+                    minimum_interval_seconds=self.sensors.orphan_interval,
+                )
+            )
         return [batch] if batch is not None else [], sensors
 
     def _name(self, what: str) -> str:

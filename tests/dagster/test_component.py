@@ -64,8 +64,22 @@ def test_yaml_becomes_assets():
         assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.STOPPED}
 
 
+def sensors_of(defs: dg.Definitions) -> dict[str, Any]:
+    return {sensor.name: sensor for sensor in defs.sensors or ()}
+
+
+def test_the_sensors_and_how_often_they_look():
+    with loaded(sensors={"orphans": False, "feed_interval": 60, "completion_interval": 5}) as (_, defs):
+        found = {name: sensor.minimum_interval_seconds for name, sensor in sensors_of(defs).items()}
+        assert found == {"ugen_feed_sensor": 60, "ugen_completion_sensor": 5}
+    with loaded(sensors={"completion": False}) as (_, defs):
+        assert set(sensors_of(defs)) == {"ugen_feed_sensor", "ugen_orphan_sensor"}
+
+
 def test_with_a_gate():
     with loaded(gate={"approve_score": 0.8}, automation="after_approval") as (_, defs):
+        assert set(sensors_of(defs)) == {"ugen_feed_sensor", "ugen_orphan_sensor"}, "what waits is not made in bulk"
+        assert not defs.jobs
         assert keys(defs) == {"anchor_keyframe", "keyframe_approval", "keyframes", "videos", "final_video"}
         graph = defs.resolve_asset_graph()
         automatic = {
@@ -125,6 +139,8 @@ def refusal(**attributes: Any) -> str:
         ({"feed": "no-such-feed.xml"}, "no-such-feed.xml"),
         ({"account": {"spending": "everything"}}, "spending"),
         ({"options": {"on_interrupt": "explode"}}, "on_interrupt"),
+        ({"gate": {}, "sensors": {"completion": True}}, "nothing is submitted to be collected"),
+        ({"automation": "after_approval"}, "without a gate there is no approval"),
         ({"checks": {"blocking": ["urls_alive"]}}, "urls_alive is not among the checks"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from dagster_ugen import Output, UGenGate, UGenVideos, approve_keyframe, assets_of
 from dagster_ugen.requests import as_requests
 from dagster_ugen.translator import UGenAssetProps
-from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of
+from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of, when
 
 REST = ["keyframes", "videos", "final_video"]
 ANCHOR = ["anchor_keyframe"]
@@ -142,6 +142,34 @@ def test_no_more_gates_than_allowed(shop):
     assert gate.run(opened, select=REST).success
     other = "mug" if opened == "lamp" else "lamp"
     assert gate.run(other, select=ANCHOR).success
+
+
+def test_no_more_gates_than_allowed_over_runs_at_the_same_time(shop):
+    gate = GateShop(shop, gated(UGenGate(max_open_gates=1)))
+    shop.server.emulator.clock.tick = 0.0
+    journal, results = shop.server.emulator.journal, []
+
+    def run_another() -> None:
+        results.append(gate.run("mug", select=ANCHOR))
+        shop.server.emulator.clock.tick = 60.0
+
+    with when(lambda: bool(journal.find_requests(method="GET", path="/api/v1/jobs/")), run_another):
+        assert gate.run("lamp", select=ANCHOR).success
+    assert "max_open_gates is reached" in failure_of(results[0]).description
+    assert shop.created == ["lamp"]
+
+
+def test_a_look_that_is_there_or_was_passed_opens_no_gate_and_another_one_does(shop):
+    gate = GateShop(shop, gated(UGenGate(max_open_gates=1)))
+    assert gate.run("lamp", select=ANCHOR).success
+    assert gate.run("lamp", select=ANCHOR).success, "it is open already"
+    approve_keyframe(shop.instance, gate.videos, partition="lamp", by="anna")
+    assert gate.run("lamp", select=REST).success
+    assert gate.run("mug", select=ANCHOR).success
+    assert gate.run("lamp", select=ANCHOR).success, "it was passed"
+    result = gate.run("lamp", select=ANCHOR, tags={"ugen/regenerate": "1"})
+    assert "max_open_gates is reached" in failure_of(result).description
+    assert shop.created == ["lamp", "mug"]
 
 
 @pytest.mark.parametrize(("partition", "told"), [("nowhere", "no partition"), ("lamp", "no look")])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -24,6 +26,7 @@ from dagster_ugen import (
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.requests import as_requests
 from tests.dagster.shop import PRODUCTS, Shop, request_of
+from ugen_provider.core.jobs.intent import OurAction
 
 FEED = Path(__file__).parents[2] / "examples" / "feed.xml"
 FINAL = dg.AssetKey("final_video")
@@ -146,7 +149,7 @@ def test_a_collecting_run_names_what_failed_and_keeps_the_rest(completion, shop,
 
 
 def test_a_batch_has_no_gate():
-    with pytest.raises(ValueError, match="no gate"):
+    with pytest.raises(ValueError, match="a gate waits for somebody"):
         build_ugen_batch_job(videos_of(gate=UGenGate()))
 
 
@@ -230,8 +233,15 @@ def orphan_ticks(shop: Shop, videos: UGenVideos, **arguments) -> Ticks:
     return made
 
 
+def abandon(shop: Shop, partition: str, **changes) -> None:
+    """As a run leaves its job that waited for it and is gone."""
+    log = IntentLog(shop.instance, asset_key=FINAL, holder="a run that is gone")
+    log.write(partition, replace(log.claim(partition), **changes))
+
+
 def test_a_job_that_nobody_waits_for_is_named(completion, shop, ugen_clock):
     completion.submit("lamp")
+    abandon(shop, "lamp")
     orphans = orphan_ticks(shop, videos_of())
     orphans.tick()
     assert "1 jobs that nobody waits for" in orphans.skipped
@@ -242,24 +252,39 @@ def test_a_job_that_nobody_waits_for_is_named(completion, shop, ugen_clock):
     assert "0 jobs that nobody waits for" in orphans.skipped
 
 
+@pytest.mark.parametrize("on_orphan", ["name", "cancel"])
+def test_what_was_submitted_is_left_to_the_completion_sensor(completion, shop, ugen_clock, on_orphan):
+    completion.submit("lamp")
+    orphans = orphan_ticks(shop, videos_of(), on_orphan=on_orphan)
+    orphans.tick()
+    assert orphans.skipped.startswith("0 jobs that nobody waits for, 0 cancelled")
+    ugen_clock.advance_until_idle()
+    completion.tick()
+    assert set(shop.materialized("final_video")) == {"lamp"}
+
+
+def test_what_was_submitted_and_is_at_work_after_a_day_is_named(completion, shop):
+    completion.submit("lamp")
+    log = IntentLog(shop.instance, asset_key=FINAL, holder=shop.instance.get_runs(limit=1)[0].run_id)
+    log.write("lamp", replace(log.newest("lamp"), written_at=time.time() - 2 * 86_400))
+    orphans = orphan_ticks(shop, videos_of())
+    orphans.tick()
+    assert "lamp" in orphans.skipped
+
+
 def test_an_orphan_is_cancelled_where_that_is_asked_for(completion, shop):
     completion.submit("lamp")
+    abandon(shop, "lamp")
     orphan_ticks(shop, videos_of(), on_orphan="cancel").tick()
     assert set(shop.jobs.values()) == {"cancelled"}
 
 
 def test_a_cancel_that_could_not_be_sent_is_sent(completion, shop):
-    from dataclasses import replace
-
-    from ugen_provider.core.jobs.intent import OurAction
-
     completion.submit("lamp")
-    log = IntentLog(shop.instance, asset_key=FINAL, holder="a run that is gone")
-    log.claim("lamp")
-    log.write("lamp", replace(log.newest("lamp"), action=OurAction("cancel", "kill", 0.0)))
+    abandon(shop, "lamp", action=OurAction("cancel", "kill", 0.0))
     orphan_ticks(shop, videos_of()).tick()
     assert set(shop.jobs.values()) == {"cancelled"}
-    assert log.newest("lamp").action.confirmed
+    assert IntentLog(shop.instance, asset_key=FINAL, holder="test").newest("lamp").action.confirmed
 
 
 def test_a_look_that_nobody_decided_on_expires(shop):

@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -318,6 +319,36 @@ def test_an_interrupt_leaves_what_runs_and_the_next_run_goes_on(shop, point):
         _interrupted(shop, point)
     assert shop.run("monday").completed == 4
     assert shop.local.created == 4
+
+
+@pytest.mark.parametrize("point", ["joined", "plan.begun", "plan.batch"])
+def test_a_planning_that_is_cancelled_is_given_up_at_once(shop, point):
+    shop.sells("a", "b")
+    cancelled = threading.Event()
+
+    async def work():
+        loop = asyncio.get_running_loop()
+
+        def probe(name):
+            if name == point:
+                loop.call_soon_threadsafe(task.cancel)
+                if name != "joined":  # these are told from the thread that reads the feed
+                    assert cancelled.wait(60)
+
+        task = asyncio.ensure_future(shop.runner(probe=probe).run())
+        task.add_done_callback(lambda _: cancelled.set())
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(work())
+    joined = []
+
+    def probe(name):
+        joined.append(name == "joined")
+        assert sum(joined) <= 1, "it waits for the lease of a runner that is gone"
+
+    assert shop.run("monday", probe=probe).completed == 2
+    assert shop.local.created == 2
 
 
 def test_an_interrupt_can_cancel_what_runs_and_the_next_run_buys_it_anew(shop):

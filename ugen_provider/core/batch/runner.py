@@ -24,7 +24,7 @@ from ugen_provider.core.batch.budget import Estimates
 from ugen_provider.core.batch.buying import Buyer, Desk
 from ugen_provider.core.batch.claims import Claim, claim, heartbeat, release
 from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
-from ugen_provider.core.batch.ledger import Ledger
+from ugen_provider.core.batch.ledger import Catalogue, Ledger
 from ugen_provider.core.batch.pictures import Pictures, picture_identity
 from ugen_provider.core.batch.planning import Planner
 from ugen_provider.core.batch.plans import LEASE, Run
@@ -144,33 +144,43 @@ class FeedRunner:
         """The report as it stands."""
         return await self._in_thread(report_of, self._ledger, run, min_score=self._spec.min_score)
 
-    async def _planned(self, catalogue: Any) -> Run:
+    async def _planned(self, catalogue: Catalogue) -> Run:
         spec, ledger = self._spec, self._ledger
-        while True:
-            run, todo = await self._in_thread(
-                runs.join, ledger, catalogue, spec.run_id, owner=self._owner, budget=spec.budget.credits
-            )
-            self._probe("joined")
-            if todo == "wait":
-                await self._clock.asleep(_LOOK_AGAIN)
-            elif todo == "plan":
-                await self._plan(run)
-                return run
-            else:
-                await self._in_thread(runs.reopen, ledger, run)
-                return run
+        try:
+            while True:
+                run, todo = await self._joined(catalogue)
+                self._probe("joined")
+                if todo == "wait":
+                    await self._clock.asleep(_LOOK_AGAIN)
+                elif todo == "plan":
+                    await self._plan(run)
+                    return run
+                else:
+                    await self._in_thread(runs.reopen, ledger, run)
+                    return run
+        except BaseException:  # a cancellation above all: whoever comes next must not wait for a lease to end
+            give_up = self._in_thread(runs.give_up_planning, ledger, catalogue, spec.run_id, owner=self._owner)
+            await asyncio.shield(asyncio.ensure_future(give_up))
+            raise
+
+    async def _joined(self, catalogue: Catalogue) -> tuple[Run, str]:
+        """Join the run; the thread that takes its lease is waited for, since it cannot be stopped."""
+        spec = self._spec
+        join = partial(runs.join, self._ledger, catalogue, spec.run_id, owner=self._owner, budget=spec.budget.credits)
+        joining = asyncio.ensure_future(self._in_thread(join))
+        try:
+            return await asyncio.shield(joining)
+        except asyncio.CancelledError:
+            await asyncio.wait({joining})
+            raise
 
     async def _plan(self, run: Run) -> None:
         spec, ledger = self._spec, self._ledger
         identity = (lambda address: picture_identity(ledger, address)) if spec.plan.upload_pictures else None
         planner = Planner(ledger, run, spec.plan, identity=identity, probe=self._probe)
-        try:
-            await self._in_thread(
-                planner.plan, spec.source, job_defaults=spec.job_defaults, model=self._client.config.video_model
-            )
-        except Exception:
-            await self._in_thread(runs.give_up_planning, ledger, run)
-            raise
+        await self._in_thread(
+            planner.plan, spec.source, job_defaults=spec.job_defaults, model=self._client.config.video_model
+        )
 
     async def _buy_all(self, run: Run, desk: Desk) -> None:
         while True:

@@ -67,10 +67,24 @@ def reopen(ledger: Ledger, run: Run) -> None:
     ledger.writer.run(work)
 
 
-def give_up_planning(ledger: Ledger, run: Run) -> None:
-    """Let another runner plan the run at once, instead of waiting until this one's lease ends."""
+def give_up_planning(ledger: Ledger, catalogue: Catalogue, run_id: str, *, owner: str) -> None:
+    """Let another runner plan the run at once, instead of waiting until this one's lease ends.
+
+    Nothing more can be written under the lease: a thread that still reads the feed ends at its next batch.
+
+    Args:
+        ledger: Where.
+        catalogue: Whose run.
+        run_id: Its name.
+        owner: Who gives it up; a run that another holds stays as it is.
+    """
     table = schema.run
-    update = sa.update(table).where(table.c.id == run.id, table.c.owner == run.owner)
+    update = sa.update(table).where(
+        table.c.catalogue_id == catalogue.id,
+        table.c.run_id == run_id,
+        table.c.owner == owner,
+        table.c.state == "planning",
+    )
     ledger.writer.run(lambda connection: connection.execute(update.values(owner=None, lease_until=0.0)))
 
 

@@ -92,7 +92,7 @@ class UGenJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and tell why the wait is over."""
-        await asyncio.to_thread(_import_watcher)
+        await ready()
         from ugen_provider.core.api.polling import Goal, Seen
         from ugen_provider.core.jobs.slots import slots_of
         from ugen_provider.core.jobs.watcher import shared_watcher
@@ -202,7 +202,7 @@ class UGenJobBatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for them together."""
-        await asyncio.to_thread(_import_watcher)
+        await ready()
         from ugen_provider.core.api.polling import Goal
         from ugen_provider.core.jobs.watcher import shared_watcher
 
@@ -263,7 +263,7 @@ class UGenSlotTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait in the queue that all triggers of this loop and connection share."""
-        await asyncio.to_thread(_import_watcher)
+        await ready()
         from ugen_provider.core.jobs.slots import slots_of
 
         await slots_of(self.ugen_conn_id).turn(not_before=self.not_before)
@@ -277,8 +277,22 @@ async def read_config(ugen_conn_id: str) -> ClientConfig:
     return (await UGenHook(ugen_conn_id).aget_settings()).config
 
 
-def _import_watcher() -> None:
-    """Import in a thread what reads many files, so that nobody else on the loop waits for it."""
+_is_ready = False
+
+
+async def ready() -> None:
+    """Make ready in a thread what takes long the first time, so that nobody else on the loop waits for it."""
+    global _is_ready  # noqa: PLW0603  true for good once it is true: a thousand triggers need no thread each
+    if not _is_ready:
+        await asyncio.to_thread(_make_ready)
+        _is_ready = True
+
+
+def _make_ready() -> None:
     import ugen_provider.core.jobs.slots
     import ugen_provider.core.jobs.watcher
     import ugen_provider.hooks.connections  # noqa: F401
+    from ugen_provider.core.api.operations import read_listed_job
+
+    # The first answer that is read builds the model of all answers.
+    read_listed_job({"job_id": "none", "status": "pending"})

@@ -93,9 +93,10 @@ def _loading(instance: dg.DagsterInstance):
 CHECKS_HAVE_PARTITIONS = tuple(int(part) for part in dg.__version__.split(".")[:2]) >= (1, 13)
 
 
-def run_checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, more=()):
+def run_checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, more=(), stored: bool = True):
     props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS)
-    videos = UGenVideos(requests=as_requests(request_of), props=props, destination=str(shop.folder))
+    folder = str(shop.folder) if stored else None
+    videos = UGenVideos(requests=as_requests(request_of), props=props, destination=folder)
     assets = [*assets_of(videos, backfill_policy=dg.BackfillPolicy.single_run()), *more]
     return shop.run(*partitions, assets=assets, asset_checks=build_ugen_asset_checks(videos, checks=asked))
 
@@ -120,6 +121,15 @@ def test_checks_of_one_partition(shop):
     assert {partition for _, partition in found} == {"lamp" if CHECKS_HAVE_PARTITIONS else None}
     assert all(evaluation.passed for evaluation in found.values()), found
     assert all(evaluation.target_materialization_data for evaluation in found.values())
+
+
+def test_a_link_that_no_longer_answers_is_named_without_its_signature(shop, ugen_faults):
+    ugen_faults.add("expired", method="GET", path="*/final-*.mp4", times=None)
+    only = UGenChecks(min_score=None, counts=False, file=False, credits=False, urls=True)
+    [found] = run_checked(shop, "lamp", asked=only, stored=False).get_asset_check_evaluations()
+    assert not found.passed
+    assert "no answer from http" in found.description
+    assert found.description.endswith(".mp4"), found.description
 
 
 @pytest.mark.skipif(not CHECKS_HAVE_PARTITIONS, reason="Dagster knows which partition a check is of from 1.13 on")

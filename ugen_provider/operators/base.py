@@ -65,6 +65,7 @@ class UGenJobOperator(UGenOperator):
         super().__init__(**kwargs)
         self.cancel_on_kill = cancel_on_kill
         self._held: Held | None = None
+        self._lineage: dict[str, Any] = {}
 
     def by_scope_key(self, context: Context) -> bool:  # noqa: ARG002  some operators know
         """Whether another mapped instance may have ordered the very same."""
@@ -87,7 +88,23 @@ class UGenJobOperator(UGenOperator):
             by_scope_key=self.by_scope_key(context),
         )
         push_watch(context, watch)
+        self._lineage = {"result": {"job_id": job_id}, "picture": None, "video_model": None}
         return watch
+
+    def told(
+        self, result: dict[str, Any], *, picture: str | None = None, video_model: str | None = None
+    ) -> dict[str, Any]:
+        """Keep what the task returns, for whoever asks where its video came from."""
+        self._lineage = {"result": result, "picture": picture, "video_model": video_model}
+        return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002  OpenLineage's name
+        """What Airflow's OpenLineage provider asks for when the task is over, well or badly."""
+        if not self._lineage:
+            return None
+        from ugen_provider.operators.lineage import lineage
+
+        return lineage(**self._lineage)
 
     @contextmanager
     def holding(

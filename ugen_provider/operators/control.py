@@ -172,7 +172,8 @@ class UGenExistingJobOperator(UGenJobOperator):
         from ugen_provider.core.jobs.summary import Scores, describe
 
         keyframes = job.keyframes or (client.jobs.list_keyframes(job.job_id) if job.ended else ())
-        return describe(job, scores=Scores.of(job, keyframes=keyframes))
+        result = describe(job, scores=Scores.of(job, keyframes=keyframes))
+        return self.told(result, picture=(job.model_extra or {}).get("product_image_url"), video_model=job.video_model)
 
 
 class UGenRetryJobOperator(UGenExistingJobOperator):

@@ -329,7 +329,8 @@ class UGenCreateJobOperator(UGenOrderOperator):
         result = summarize(bought, scores=scores or Scores.of(bought.job), manifest=manifest, low_quality=low_quality)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {"ugen": result}
-        return result
+        body = bought.intent.body
+        return self.told(result, picture=body.get("product_image_url"), video_model=body.get("video_model"))
 
 
 def _same_name(one: str, other: str) -> bool:

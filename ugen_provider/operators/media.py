@@ -171,9 +171,11 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
             if not str(self.output_path).strip():
                 raise ConfigError("output_path: its template rendered to nothing")
             with self.hook.get_conn() as client:
+                from ugen_provider.core.jobs.summary import Scores, describe
+
                 job = client.jobs.get(job_id)
                 self.announce(context, job_id=job_id)
-                return store_outputs(
+                stored = store_outputs(
                     client,
                     job,
                     self.output_path,
@@ -181,6 +183,11 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
                     include=self.include,
                     product_id=self.product_id or None,
                 )
+                self.told(
+                    {**describe(job, scores=Scores.of(job)), **stored},
+                    picture=(job.model_extra or {}).get("product_image_url"),
+                )
+                return stored
 
 
 def store_outputs(

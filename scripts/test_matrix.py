@@ -157,14 +157,23 @@ def compatibility_cells(python: str) -> Iterator[Cell]:
 
 def interpreter(version: str) -> str | None:
     """A Python of that version on this machine, if there is one."""
-    found = subprocess.run(
-        [UV, "python", "find", "--no-python-downloads", "--no-project", version],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() if found.returncode == 0 else None
+    for wanted in (version, *_pyenv_pythons(version)):
+        found = subprocess.run(
+            [UV, "python", "find", "--no-python-downloads", "--no-project", wanted],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode == 0:
+            return found.stdout.strip()
+    return None
+
+
+def _pyenv_pythons(version: str) -> Iterator[str]:
+    """What pyenv has: its shims are in the way of a search where a version is installed and not switched on."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from (str(path) for path in sorted((root / "versions").glob(f"{version}.*/bin/python"), reverse=True))
 
 
 def in_its_own(environment: Path, cell: Cell) -> dict[str, str]:

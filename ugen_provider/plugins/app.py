@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from ugen_provider.core.api.errors import ConfigError, UGenError, WebhookError
 from ugen_provider.core.api.rules import is_http_url
+from ugen_provider.core.jobs.webhooks import MOST_BYTES
 from ugen_provider.plugins.database import Place
 from ugen_provider.plugins.jobs import NotOurs, describe_job
 from ugen_provider.plugins.webhook import NobodyListens, receive
@@ -78,7 +79,9 @@ def video(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> Resp
 @app.post("/webhook/{ugen_conn_id}")
 async def webhook(ugen_conn_id: str, request: Request) -> JSONResponse:
     """A delivery of U-Gen's. No login: the signature says whose it is."""
-    body = await request.body()
+    body = await _small_body(request)
+    if body is None:
+        return _answer(413, "a delivery is not that large")
     headers = list(request.headers.items())
     try:
         told = await run_in_threadpool(receive, ugen_conn_id, body, headers)
@@ -95,6 +98,16 @@ async def webhook(ugen_conn_id: str, request: Request) -> JSONResponse:
         _log.warning("a delivery could not be made sure of: %s", error)
         return _answer(503, "the job could not be read; deliver it again")
     return _answer(200, told)
+
+
+async def _small_body(request: Request) -> bytes | None:
+    """The raw body; None where it is larger than any delivery, of which no more is read: anybody may call."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BYTES:
+            return None
+    return bytes(body)
 
 
 def _answer(status: int, message: str) -> JSONResponse:

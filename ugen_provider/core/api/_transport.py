@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -29,6 +31,12 @@ _log = logging.getLogger("ugen_provider.api")
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
 
+MOST_BYTES = 32 << 20
+"""Bytes of the largest answer that is read, unpacked. A page of a hundred whole jobs has some hundred thousand."""
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+MOST_TIMEOUTS = 4.0
+"""How many times `timeout`, which counts from byte to byte, a whole answer may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -45,6 +53,7 @@ class Target:
             "X-API-Key": self.api_key.reveal(),
             "User-Agent": self.user_agent,
             "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
         }
 
 
@@ -67,13 +76,13 @@ def _arguments(target: Target, request: Request) -> dict[str, Any]:
     return arguments
 
 
-def _answer(response: httpx.Response, request: Request) -> Response:
-    _log.debug("%s %s answered %d", request.method, request.path, response.status_code)
-    return Response(
-        response.status_code,
-        {name.lower(): value for name, value in response.headers.items()},
-        response.content,
-    )
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _answer(status: int, headers: Mapping[str, str], content: bytes, *, request: Request) -> Response:
+    _log.debug("%s %s answered %d", request.method, request.path, status)
+    return Response(status, headers, content)
 
 
 def _failure(error: Exception, request: Request) -> TransportError:
@@ -81,6 +90,54 @@ def _failure(error: Exception, request: Request) -> TransportError:
     reason = str(error) or type(error).__name__
     _log.debug("%s %s: %s", request.method, request.path, reason)
     return kind(reason, method=request.method, path=request.path, maybe_sent=not isinstance(error, _NEVER_SENT))
+
+
+class _Body:
+    """An answer as it comes in: a service that sends without end, or drop by drop, is given up.
+
+    What is packed is unpacked here, since httpx unpacks without a bound, and says nothing of bytes that unpack to none.
+    """
+
+    __slots__ = ("_began", "_came", "_clock", "_most_seconds", "_pieces", "_request", "_size", "_unpacker")
+
+    def __init__(self, request: Request, *, timeout: float, clock: Clock) -> None:
+        self._request = request
+        self._clock = clock
+        self._most_seconds = MOST_TIMEOUTS * timeout
+        self._began = clock.tick()
+        self._pieces: list[bytes] = []
+        self._came = self._size = 0
+        self._unpacker: Any = None
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Take note of how it is packed."""
+        packing = headers.get("content-encoding", "").strip().lower()
+        if packing in _WINDOW_BITS:
+            self._unpacker = zlib.decompressobj(_WINDOW_BITS[packing])
+        elif packing not in {"", "identity"}:
+            raise self._given_up(TransportError, f"the answer is packed as {packing!r}, which nobody asked for")
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece, or raise that there is too much of it, or that it takes too long."""
+        self._came += len(piece)
+        if self._unpacker is not None:
+            try:
+                piece = b"" if self._unpacker.eof else self._unpacker.decompress(piece, MOST_BYTES + 1)
+            except zlib.error as error:
+                raise self._given_up(TransportError, f"the answer cannot be unpacked: {error}") from None
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if max(self._came, self._size) > MOST_BYTES:
+            raise self._given_up(TransportError, f"the answer is larger than {MOST_BYTES:,} bytes")
+        if self._clock.tick() - self._began > self._most_seconds:
+            raise self._given_up(TransportTimeoutError, f"the answer took longer than {self._most_seconds:g} s")
+
+    def whole(self) -> bytes:
+        """What came."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def _given_up(self, kind: type[TransportError], reason: str) -> TransportError:
+        return kind(reason, method=self._request.method, path=self._request.path, maybe_sent=True)
 
 
 class SyncDriver:
@@ -138,8 +195,21 @@ class SyncDriver:
 
     def _send(self, request: Request) -> Response:
         arguments = _arguments(self._target, request)
+        body = _Body(request, timeout=self._target.timeout, clock=self._clock)
         try:
-            return _answer(self._http.send(self._http.build_request(**arguments), follow_redirects=False), request)
+            built = self._http.build_request(**arguments)
+            response = self._http.send(built, stream=True, follow_redirects=False)
+            headers = _headers(response)
+            try:
+                # A transport or a hook of the caller's own may have read it already.
+                if response.is_stream_consumed:
+                    return _answer(response.status_code, headers, response.content, request=request)
+                body.begin(headers)
+                for piece in response.iter_raw():
+                    body.add(piece)
+            finally:
+                response.close()
+            return _answer(response.status_code, headers, body.whole(), request=request)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             failure = _failure(error, request)
         raise failure
@@ -206,9 +276,20 @@ class AsyncDriver:
 
     async def _send(self, request: Request) -> Response:
         arguments = _arguments(self._target, request)
+        body = _Body(request, timeout=self._target.timeout, clock=self._clock)
         try:
             built = self._http.build_request(**arguments)
-            return _answer(await self._http.send(built, follow_redirects=False), request)
+            response = await self._http.send(built, stream=True, follow_redirects=False)
+            headers = _headers(response)
+            try:
+                if response.is_stream_consumed:
+                    return _answer(response.status_code, headers, response.content, request=request)
+                body.begin(headers)
+                async for piece in response.aiter_raw():
+                    body.add(piece)
+            finally:
+                await response.aclose()
+            return _answer(response.status_code, headers, body.whole(), request=request)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             failure = _failure(error, request)
         raise failure
@@ -230,7 +311,7 @@ class ByteStream:
         self._response = response
         self._url = url
         self.status = response.status_code
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = _headers(response)
 
     def chunks(self, size: int = 1 << 18) -> Iterator[bytes]:
         """The body as it comes, undecoded.
@@ -248,10 +329,15 @@ class ByteStream:
 
 
 class StreamClient:
-    """Reads bytes from storage hosts. It holds no key, so none can reach them; redirects are left to the caller."""
+    """Reads bytes from storage hosts. It holds no key, so none can reach them; redirects are left to the caller.
+
+    It keeps no cookies either: what one host has set is nothing to bring to the next link.
+    """
 
     def __init__(self, *, timeout: float = 60.0) -> None:
-        self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(10.0, timeout)), limits=_LIMITS)
+        limits = httpx.Timeout(timeout, connect=min(10.0, timeout))
+        no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+        self._http = httpx.Client(timeout=limits, limits=_LIMITS, cookies=no_cookies)
 
     @contextmanager
     def open(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[ByteStream]:

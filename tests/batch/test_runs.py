@@ -179,7 +179,7 @@ def test_duplicate_ids_are_counted_and_one_of_them_wins_as_told(shop, wins, titl
 
 
 def test_duplicates_far_apart_are_found_too(shop):
-    shop.sells(*(f"p{n}" for n in range(1500)))
+    shop.sells(*(f"p{n}" for n in range(4500)))  # more than are judged at once
     shop.write('{"id": "p0", "title": "Again", "image_link": "https://s.example/a.jpg"}')
     shop.run("monday", budget=Budget(credits=100), plan=PlanOptions(duplicates="last"))
     assert [job.product_name for job in shop.jobs()] == ["Cup p1"]

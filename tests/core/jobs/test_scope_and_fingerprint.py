@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is one order, what is one request, and the key that follows."""
 
+import hashlib
+import json
 import uuid
 
 import pytest
@@ -26,6 +28,37 @@ def test_keys_are_uuids_that_never_change_between_versions():
 
 def test_fingerprints_of_scheme_1_never_change_between_versions():
     assert fingerprint(BODY, scheme=1) == "01af776613a67a404198dc53542b9ca3513a2b9ba9bd45cc8345be5944af82fb"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(rules.BY_NAME)),
+        _JSON | st.lists(st.text(), max_size=3) | st.sampled_from(list(rules.DEFAULTS.values())),
+        max_size=8,
+    ),
+    st.none() | st.text(max_size=3),
+)
+def test_the_digest_of_scheme_1_is_that_of_sorted_compact_json(body, image_identity):
+    counted = {
+        name: value
+        for name, value in body.items()
+        if value is not None
+        and name not in {"webhook_url", "idempotency_key", "stop_at_stage"}
+        and rules.DEFAULTS.get(name) != value
+    }
+    if image_identity is not None:
+        counted["product_image_url"] = image_identity
+    plain = json.dumps(counted, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if "?" not in str(counted.get("product_image_url", "")):
+        expected = hashlib.sha256(plain.encode()).hexdigest()
+        assert fingerprint(body, scheme=1, image_identity=image_identity) == expected
 
 
 @given(st.lists(st.tuples(*[st.text(max_size=4)] * 4), min_size=2, max_size=2, unique=True))

@@ -5,22 +5,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.ledger import Catalogue, insert_new
+from ugen_provider.core.batch.ledger import Catalogue, among, insert_new
 from ugen_provider.core.batch.plans import PlanOptions
 from ugen_provider.core.feeds.mapper import SkippedRow
 from ugen_provider.core.feeds.planning import Order
 from ugen_provider.core.feeds.products import RejectedRow
 
+_KNOWN = tuple(
+    schema.product.c[name]
+    for name in (
+        *("product_id", "fingerprint", "state", "final_failure", "reason", "job_id", "manifest"),
+        *("seen_run", "seen_as"),
+    )
+)
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An order with what decides whether it is known: its fingerprint, and the picture it would upload."""
+
+class Wanted(NamedTuple):
+    """An order with what decides whether it is known: its fingerprint, and the picture it would upload.
+
+    A tuple, as `Product` and `Order` are.
+    """
 
     order: Order
     fingerprint: str
@@ -48,13 +57,23 @@ class Adding:
 
     def add(self, rows: list[RejectedRow | SkippedRow | Wanted]) -> None:
         """Count the rows, and write what is to be bought."""
-        known = self._known([row.product_id for row in rows if row.product_id is not None])
+        run = self._run
+        known = self._known({row.product_id for row in rows if row.product_id is not None})
         wanted: dict[str, Wanted] = {}
         seen_as: dict[str, str] = {}
         refused: list[dict[str, Any]] = []
         for row in rows:
-            self._counts["products"] += 1
-            self._counts["rows"] += row.rows if not isinstance(row, Wanted) else row.order.rows
+            if isinstance(row, Wanted):
+                product_id = row.order.product_id
+                self._counts["rows"] += row.order.rows
+                # As `_is_new` says it, which is so for nearly every row of nearly every night.
+                if product_id not in seen_as and ((there := known.get(product_id)) is None or there.seen_run != run):
+                    wanted[product_id] = row
+                    seen_as[product_id] = "planned"
+                else:
+                    self._want_again(row, known, seen_as, wanted)
+                continue
+            self._counts["rows"] += row.rows
             if isinstance(row, RejectedRow):
                 self._counts["rejected"] += 1
                 refused.append(self._rejected(row))
@@ -64,36 +83,40 @@ class Adding:
                 self._counts["filtered"] += 1
                 if self._is_new(row.product_id, known, seen_as):
                     seen_as[row.product_id] = "filtered"
-            elif isinstance(row, Wanted):
-                self._want(row, known, seen_as, wanted)
-        items, unchanged = self._judge(wanted, known)
+        self._counts["products"] += len(rows)
+        unchanged = self._unchanged(wanted, known)
+        for product_id in unchanged:
+            del wanted[product_id]
+        items = self._judge(wanted, known, unchanged)
         self._save(items, unchanged, seen_as, refused)
 
     def _known(self, ids: Collection[str]) -> dict[str, Any]:
         product = schema.product
-        query = sa.select(product).where(
-            product.c.catalogue_id == self._catalogue.id, product.c.product_id.in_(list(set(ids)))
+        query = sa.select(*_KNOWN).where(
+            product.c.catalogue_id == self._catalogue.id, among(self._connection, product.c.product_id, ids)
         )
-        return {row.product_id: row for row in self._connection.execute(query)}
+        return {row[0]: row for row in self._connection.execute(query).all()}
 
     def _is_new(self, product_id: str, known: Mapping[str, Any], seen_as: Mapping[str, str]) -> bool:
         """Whether this run sees the product for the first time."""
         row = known.get(product_id)
         return product_id not in seen_as and (row is None or row.seen_run != self._run)
 
-    def _want(self, row: Wanted, known: Mapping[str, Any], seen_as: dict[str, str], wanted: dict[str, Wanted]) -> None:
+    def _want_again(
+        self, row: Wanted, known: Mapping[str, Any], seen_as: dict[str, str], wanted: dict[str, Wanted]
+    ) -> None:
+        """A product that this run has seen before."""
         product_id = row.product_id
-        if not self._is_new(product_id, known, seen_as):
-            earlier = seen_as.get(product_id) or known[product_id].seen_as
-            if earlier in {"rejected", "filtered"}:
-                pass  # the good one of several counts, whatever its place
-            elif self._options.duplicates == "first":
-                self._counts["duplicates"] += 1
-                return
-            else:
-                self._counts["duplicates"] += 1
-                if product_id not in wanted:
-                    self._take_back(product_id, earlier)
+        earlier = seen_as.get(product_id) or known[product_id].seen_as
+        if earlier in {"rejected", "filtered"}:
+            pass  # the good one of several counts, whatever its place
+        elif self._options.duplicates == "first":
+            self._counts["duplicates"] += 1
+            return
+        else:
+            self._counts["duplicates"] += 1
+            if product_id not in wanted:
+                self._take_back(product_id, earlier)
         wanted[product_id] = row
         seen_as[product_id] = "planned"
 
@@ -105,24 +128,36 @@ class Adding:
             item = schema.item
             self._connection.execute(sa.delete(item).where(item.c.run == self._run, item.c.product_id == product_id))
 
-    def _judge(self, wanted: Mapping[str, Wanted], known: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
-        """What of the wanted is to be bought, and what is there already."""
+    def _unchanged(self, wanted: Mapping[str, Wanted], known: Mapping[str, Any]) -> list[str]:
+        """What is there already, and is asked for as it was."""
+        regenerate = self._options.regenerate
+        return [
+            product_id
+            for product_id, row in wanted.items()
+            if (there := known.get(product_id)) is not None
+            and there.fingerprint == row.fingerprint
+            and product_id not in regenerate
+            and self._is_done(there)
+        ]
+
+    def _judge(
+        self, wanted: Mapping[str, Wanted], known: Mapping[str, Any], unchanged: list[str]
+    ) -> list[dict[str, Any]]:
+        """What of the rest is to be bought; what only changed back is added to the unchanged."""
         items: list[dict[str, Any]] = []
-        unchanged: list[str] = []
-        back = self._earlier({row.product_id: row.fingerprint for row in wanted.values()}, known)
-        for row in wanted.values():
-            there = known.get(row.product_id)
+        back = self._earlier({product_id: row.fingerprint for product_id, row in wanted.items()}, known)
+        for product_id, row in wanted.items():
+            there = known.get(product_id)
             same = there is not None and there.fingerprint == row.fingerprint
-            again = row.product_id in self._options.regenerate
-            if not same and (earlier := back.get(row.product_id)) is not None:
+            again = product_id in self._options.regenerate
+            if not same and (earlier := back.get(product_id)) is not None:
                 there, same = earlier, True
                 if not again and self._is_done(there):
                     self._restore(earlier)
-            if same and not again and self._is_done(there):
-                unchanged.append(row.product_id)
-                continue
-            items.append(self._item(row, there if same else None, known.get(row.product_id), again=again))
-        return items, unchanged
+                    unchanged.append(product_id)
+                    continue
+            items.append(self._item(row, there if same else None, known.get(product_id), again=again))
+        return items
 
     def _is_done(self, there: Any) -> bool:
         return there.state == "completed" and (not self._options.stored or there.manifest is not None)
@@ -137,7 +172,9 @@ class Adding:
         if not changed:
             return {}
         intent = schema.intent
-        query = sa.select(intent).where(intent.c.catalogue_id == self._catalogue.id, intent.c.product_id.in_(changed))
+        query = sa.select(intent).where(
+            intent.c.catalogue_id == self._catalogue.id, among(self._connection, intent.c.product_id, changed)
+        )
         rows = self._connection.execute(query)
         return {row.product_id: row for row in rows if row.fingerprint == wanted[row.product_id]}
 
@@ -230,6 +267,6 @@ class Adding:
             ids = [product_id for product_id, other in seen_as.items() if other == how]
             self._connection.execute(
                 sa.update(product)
-                .where(product.c.catalogue_id == self._catalogue.id, product.c.product_id.in_(ids))
+                .where(product.c.catalogue_id == self._catalogue.id, among(self._connection, product.c.product_id, ids))
                 .values(seen_run=self._run, seen_as=how)
             )

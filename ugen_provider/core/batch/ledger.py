@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -224,6 +225,18 @@ def _find_catalogue(connection: sa.Connection, name: str, namespace: str) -> Cat
 
 def _as_catalogue(row: Any) -> Catalogue:
     return Catalogue(row.id, row.namespace, row.name, row.kind, row.mapping_version, row.scheme)
+
+
+def among(connection: sa.Connection, column: Any, values: Collection[str]) -> Any:
+    """Whether a column holds one of many texts.
+
+    SQLite gets them as one parameter: a statement with thousands would be put together anew each time. No text with
+    a NUL comes out of JSON as it went in.
+    """
+    if connection.dialect.name != "sqlite" or any("\x00" in value for value in values):
+        return column.in_(list(values))
+    listed = sa.func.json_each(json.dumps(list(values), ensure_ascii=False)).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, values: Any) -> sa.Insert:

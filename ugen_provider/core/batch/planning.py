@@ -30,7 +30,8 @@ from ugen_provider.core.jobs.fingerprint import fingerprint
 
 __all__ = ["LEASE", "Duplicates", "PlanOptions", "Planner", "Run"]
 
-_BATCH = 1000
+_BATCH = 4000
+"""Rows that are judged in one transaction: each must reach the disk."""
 
 
 class Planner:
@@ -106,7 +107,7 @@ class Planner:
         if not isinstance(row, Order):
             return row
         picture = identity = None
-        fields = dict(row.fields)
+        fields = row.fields
         address = fields["product_image_url"]
         if self._identity is not None and not address.startswith(("http://", "https://")):
             try:

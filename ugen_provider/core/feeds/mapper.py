@@ -109,9 +109,7 @@ class Mapper:
         name = self._first(product, self._name)
         if not name:
             return self._rejected(product, self._name[0], "must not be empty")
-        picture = next(
-            (text for column in self._picture for text in product.addresses(column) if self._usable(text)), None
-        )
+        picture = self._picture_of(product)
         if picture is None:
             broken = next((text for column in self._picture for text in product.addresses(column)), "")
             rule = "is no http(s) address of a picture" if broken else "is required: the product has no picture"

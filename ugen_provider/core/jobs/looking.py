@@ -27,6 +27,9 @@ _GETS_AT_ONCE = 16
 _PAGES_AT_ONCE = 4
 """Few, since pages that arrive together are read one after the other while everybody else in the loop waits."""
 
+_BREATH = 10
+"""Jobs that are read, and whose waiters are told, before everybody else in the loop gets a turn."""
+
 _FEWEST = 4
 """Below this many jobs the pages are not worth a thought."""
 
@@ -135,8 +138,9 @@ class Looker:
                 # Those that are on neither kind of page moved from one page to another while these were read.
                 await self._read_active(unseen)
         pages = spent_before - self.budget.left
+        asked = frozenset(job_ids)
         due = [*(job_id for job_id in self._owed if job_id in unseen or job_id in sure)]
-        due += [job_id for job_id in (*sure, *unseen) if job_id in job_ids and job_id not in self._owed]
+        due += [job_id for job_id in (*sure, *unseen) if job_id in asked and job_id not in self._owed]
         self._owed.clear()
         afford = max(1, int(self.budget.left)) if due else 0
         false = await self._get_each(due[:afford])
@@ -232,16 +236,18 @@ class Looker:
                     page = await self._page(word, number)
                 except UGenError:
                     return
-                here = self._deliver(page.items, unseen, asked_at)
+                here = await self._deliver(page.items, unseen, asked_at)
                 found += here
                 fruitless = 0 if here else fruitless + 1
                 if not page.more:
                     break
         self._ended_pages_help = found > 0 or len(unseen) <= _FEWEST
 
-    def _deliver(self, items: Sequence[Mapping[str, Any]], unseen: dict[str, None], asked_at: float) -> int:
+    async def _deliver(self, items: Sequence[Mapping[str, Any]], unseen: dict[str, None], asked_at: float) -> int:
         here = 0
         for item in items:
+            if here % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
             job_id = str(item.get("job_id", item.get("id")))
             if job_id in unseen and state_of(str(item.get("status", ""))).ended:
                 del unseen[job_id]

@@ -32,6 +32,8 @@ _SLACK = 0.5
 """Seconds by which a look may come early, so that jobs that are due at nearly the same time share a round."""
 
 _LEAST_PAUSE = 0.05
+_BREATH = 1000
+"""Jobs that are gone through before everybody else in the loop gets a turn."""
 
 ReadConfig = Callable[[], Awaitable[ClientConfig]]
 
@@ -55,6 +57,20 @@ class _Watched:
     waiters: list[_Waiter] = field(default_factory=list)
     patience: Patience = field(default_factory=Patience)
     last: Job | None = None
+    interval: float = float("inf")
+    deadline: float | None = None
+    """The least of its waiters'; ten thousand jobs are gone through in each round."""
+    stale: bool = False
+
+    def count(self) -> None:
+        """Take note of who waits now."""
+        self.interval = min((waiter.interval for waiter in self.waiters), default=float("inf"))
+        self.deadline = min((w.deadline for w in self.waiters if w.deadline is not None), default=None)
+        self.stale = any(waiter.stale is not None for waiter in self.waiters)
+
+    def needs_its_own_look(self, now: float) -> bool:
+        """Where an old state must not count, or the time is up, a page may not be believed: it may lag."""
+        return self.stale or (self.deadline is not None and self.deadline <= now + _SLACK)
 
 
 class JobWatcher:
@@ -127,6 +143,7 @@ class JobWatcher:
         if watched is None:
             watched = self._jobs[job_id] = _Watched(due=float("inf"))
         watched.waiters.append(waiter)
+        watched.count()
         if self._task is None or self._task.done():
             watched.due = now
             self._task = asyncio.create_task(self._watch(), name="ugen-job-watcher")
@@ -158,6 +175,7 @@ class JobWatcher:
         watched = self._jobs.get(waiter.job_id)
         if watched is not None:
             watched.waiters.remove(waiter)
+            watched.count()
             if not watched.waiters:
                 del self._jobs[waiter.job_id]
         if not self._jobs and self._task is not None:
@@ -173,11 +191,14 @@ class JobWatcher:
         while self._jobs:
             began = self._began = self._clock.now()
             due = [job_id for job_id, watched in self._jobs.items() if watched.due <= began + _SLACK]
-            sure = {job_id for job_id in due if self._needs_its_own_look(job_id, began)}
+            sure = {job_id for job_id in due if self._jobs[job_id].needs_its_own_look(began)}
+            await asyncio.sleep(0)
             await self._looker.look(due, sure=sure)
-            for job_id in due:
+            for number, job_id in enumerate(due):
                 if (watched := self._jobs.get(job_id)) is not None:
-                    watched.due = began + min(waiter.interval for waiter in watched.waiters)
+                    watched.due = began + watched.interval
+                if number % _BREATH == _BREATH - 1:
+                    await asyncio.sleep(0)
             await self._pause()
 
     async def _pause(self) -> None:
@@ -185,14 +206,12 @@ class JobWatcher:
             return
         now = self._clock.now()
         due = min(watched.due for watched in self._jobs.values())
-        first = min(
-            (w.deadline for watched in self._jobs.values() for w in watched.waiters if w.deadline is not None),
-            default=None,
-        )
+        deadlines = (watched.deadline for watched in self._jobs.values())
+        first = min((deadline for deadline in deadlines if deadline is not None), default=None)
         left = polling.next_poll(interval=max(0.0, due - now), now=now, deadline=first)
         if first is not None and first <= now + left:
             for watched in self._jobs.values():
-                if any(w.deadline is not None and w.deadline <= now + left for w in watched.waiters):
+                if watched.deadline is not None and watched.deadline <= now + left:
                     watched.due = now
         self._sleeps_until = now + left
         self._woken.clear()
@@ -204,11 +223,6 @@ class JobWatcher:
             sleeping.cancel()
             woken.cancel()
             self._sleeps_until = float("inf")
-
-    def _needs_its_own_look(self, job_id: str, now: float) -> bool:
-        """Where an old state must not count, or the time is up, a page may not be believed: it may lag."""
-        waiters = self._jobs[job_id].waiters
-        return any(w.stale is not None or (w.deadline is not None and w.deadline <= now + _SLACK) for w in waiters)
 
     # What the looker asks and tells.
 

@@ -75,7 +75,7 @@ class Attempt:
                 if found is not None and intent.pending_retry is not None:
                     return (yield from self._finish_retry(intent, found, notes))
                 job = found
-            decision = self._decide(intent, job)
+            intent, decision = yield from self._judge(intent, job)
             if decision.note:
                 notes.append(decision.note)
             match decision.move:
@@ -132,6 +132,16 @@ class Attempt:
             scope=str(self._order.scope),
             reason="too_many_generations",
         )
+
+    def _judge(self, intent: Intent, job: Job | None) -> Flow[tuple[Intent, Decision]]:
+        """Ask the table; twice where a cancel may be ours, of an attempt that was ended meanwhile, and was written
+        down since we read."""
+        decision = self._decide(intent, job)
+        if decision.move is Move.FAIL and job is not None and job.state is JobState.CANCELLED:
+            latest: Intent | None = yield Perform("intent.read", lambda: self._store.read(intent.scope))
+            if latest is not None and latest.scope == intent.scope and latest.job_id == intent.job_id:
+                return latest, self._decide(latest, job)
+        return intent, decision
 
     def _decide(self, intent: Intent, job: Job | None) -> Decision:
         return decide(

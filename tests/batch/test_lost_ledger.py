@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger is gone, and nobody repairs it: what was bought is found by its keys, for as long as these are known."""
+
+from ugen_provider.core.batch import Ledger
+
+
+def test_a_lost_ledger_without_a_repair_costs_nothing_while_keys_are_known(shop, tmp_path):
+    shop.sells("a", "b", "c")
+    shop.run("monday")
+    consumed = shop.local.world.accounts.by_name["local"].books.balance
+    with Ledger(str(tmp_path / "another.db")) as empty:
+        shop.ledger = empty
+        report = shop.run("tuesday")
+        assert report.completed == 3
+        assert shop.run("wednesday").unchanged == 3
+    assert shop.local.created == 3
+    assert shop.local.world.accounts.by_name["local"].books.balance == consumed

@@ -134,8 +134,10 @@ class Attempt:
         )
 
     def _judge(self, intent: Intent, job: Job | None) -> Flow[tuple[Intent, Decision]]:
-        """Ask the table; twice where a cancel may be ours, of an attempt that was ended meanwhile, and was written
-        down since we read."""
+        """Ask the table; twice where a cancel may be ours.
+
+        An attempt that was ended meanwhile may have written it down since we read.
+        """
         decision = self._decide(intent, job)
         if decision.move is Move.FAIL and job is not None and job.state is JobState.CANCELLED:
             latest: Intent | None = yield Perform("intent.read", lambda: self._store.read(intent.scope))

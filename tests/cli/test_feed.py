@@ -7,12 +7,14 @@ import signal
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from ugen_provider.cli.demo.processes import wait_until
+from ugen_provider.core.feeds import mapping
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.xml"
 RUN = ("--catalogue", "shop", "--budget", 5000, "--segment-count", 2)
@@ -41,6 +43,19 @@ def test_a_check_needs_no_key(ugen):
     said = ugen("feed", "check", EXAMPLE, "--segment-count", 2)
     assert "the cost is not known: no API key" in said.stderr
     assert ugen.json("feed", "check", EXAMPLE, "--segment-count", 2, "--no-estimate")["estimated_credits"] is None
+
+
+def test_a_check_of_a_catalogue_looks_as_its_ledger_has_pinned_it(ugen, monkeypatch):
+    run(ugen)
+    better = replace(mapping.DEFAULTS[1]["google"], columns={**mapping.DEFAULTS[1]["google"].columns}, version=2)
+    better.columns["product_name"] = ("brand",)
+    monkeypatch.setitem(mapping.DEFAULTS, 2, {"google": better})
+    monkeypatch.setattr("ugen_provider.core.feeds.mapping.CURRENT_VERSION", 2)
+    check = ("feed", "check", EXAMPLE, "--segment-count", 2, "--no-estimate")
+    assert "Aurora Desk Lamp" not in ugen(*check).stdout
+    assert "LL-1001\tAurora Desk Lamp\t" in ugen(*check, "--catalogue", "shop").stdout
+    assert "Aurora Desk Lamp" not in ugen(*check, "--catalogue", "new shop").stdout
+    ugen(*check, "--ledger", "ledger.db", code=2)
 
 
 def test_a_feed_that_cannot_be_read_is_code_2_and_buys_nothing(ugen, tmp_path):

@@ -66,6 +66,36 @@ def test_what_was_cancelled_on_request_is_not_bought_again_by_itself(ugen, left,
     assert len(ugen.purchases) == 2
 
 
+@pytest.mark.parametrize("words", [(), ("--ledger", "given.db")])
+def test_a_plain_cancel_writes_the_ledger_too_so_the_next_run_names_it(ugen, feed, tmp_path, words):
+    words = tuple(tmp_path / word if word.endswith(".db") else word for word in words)
+    run = ("feed", "run", feed, "--catalogue", "shop", "--budget", 5000, "--segment-count", 1, *words)
+    ugen.json(*run, "--run-id", "monday", "--job-timeout", 5, code=5)
+    ugen("jobs", "cancel", *[job["job_id"] for job in ugen.json("jobs", "list")], *words)
+    report = ugen.json(*run, "--run-id", "tuesday", code=1)
+    assert {failure["reason"].split(":")[0] for failure in report["failures"]} != set()
+    assert all("cancelled (cli)" in failure["reason"] for failure in report["failures"])
+    assert len(ugen.purchases) == 2
+
+
+def test_a_cancel_makes_no_ledger_and_needs_none(ugen, tmp_path):
+    job_id = ugen.create()
+    ugen("jobs", "cancel", job_id, "--ledger", tmp_path / "none.db", code=2)
+    ugen("jobs", "cancel", job_id)
+    assert ugen.json("jobs", "get", job_id)["status"] == "cancelled"
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_a_ledger_that_cannot_be_opened_keeps_nobody_from_cancelling(ugen, tmp_path):
+    job_id = ugen.create()
+    broken = tmp_path / "ledger.db"
+    broken.write_text("this is no database, and never was one")
+    ugen.environ["UGEN_LEDGER"] = str(broken)
+    said = ugen("jobs", "cancel", job_id)
+    assert "it is done without the ledger" in said.stderr
+    assert ugen.json("jobs", "get", job_id)["status"] == "cancelled"
+
+
 def test_attaching_waits_and_the_next_run_takes_the_result(ugen, left, feed):
     said = ugen("jobs", "orphans", "--attach", "all")
     assert [line.split("\t")[1] for line in said.stdout.splitlines()] == ["completed", "completed"]

@@ -136,6 +136,25 @@ class Session:
             raise ConfigError(f"ledger: there is none at {address}; `ugen feed run` makes it, --ledger names another")
         return self.ledger(given)
 
+    def known_ledger(self, given: str | None) -> Ledger | None:
+        """The ledger where one is there, for what is only written down beside the work; the caller closes it.
+
+        Raises:
+            ConfigError: The one that was named is not there, or cannot be opened.
+        """
+        if given is not None:
+            return self.existing_ledger(given)
+        from ugen_provider.core.api.errors import ConfigError
+
+        address = self.ledger_address(None)
+        if is_local(address) and not Path(address).expanduser().exists():
+            return None
+        try:
+            return self.ledger(None)
+        except ConfigError as error:
+            self.out.note(f"Note: {error}; it is done without the ledger")
+            return None
+
 
 def is_local(address: str) -> bool:
     """Whether a ledger's address is the path of a file.

@@ -15,12 +15,14 @@ import click
 from ugen_provider.cli.feed.options import feed_mapping, feed_options, reading_options
 from ugen_provider.cli.fields import feed_field_options
 from ugen_provider.cli.frame import command
+from ugen_provider.cli.ledger.reading import ledger_option
 from ugen_provider.cli.printing import Listing, Sheet, busy
 from ugen_provider.cli.session import Session
 from ugen_provider.core.api import operations
 from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.errors import APIError, ConfigError, ResponseError
 from ugen_provider.core.batch.checking import FeedCheck, check_feed
+from ugen_provider.core.batch.ledger import Catalogue
 from ugen_provider.core.feeds.planning import Order, Planned
 from ugen_provider.core.feeds.products import RejectedRow, place
 
@@ -34,9 +36,12 @@ Estimate = Callable[[Mapping[str, Any]], int | None]
         "ugen feed check feed.xml --segment-count 2",
         "ugen feed check https://shop.example/feed.csv --segment-count 2 --json",
         "ugen feed check feed.csv --segment-count 2 --rejected rejected.jsonl",
+        "ugen feed check feed.xml --catalogue shop --segment-count 2",
     ),
 )
 @click.argument("feed", metavar="FEED")
+@click.option("--catalogue", help="Look at it as the next run of this catalogue would: as its ledger has pinned it.")
+@ledger_option
 @reading_options
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows of each kind shown.")
 @click.option(
@@ -49,6 +54,8 @@ def check_command(
     *,
     fields: dict[str, Any],
     feed: str,
+    catalogue: str | None,
+    ledger: str | None,
     kind: str | None,
     format_: str | None,
     encoding: str | None,
@@ -64,6 +71,10 @@ def check_command(
     """
     accepted: list[Order] = []
     rejected: list[RejectedRow] = []
+    if ledger is not None and catalogue is None:
+        raise click.UsageError("--ledger says nothing without --catalogue: what is pinned is pinned for a catalogue")
+    pinned = _pinned(session, ledger, catalogue) if catalogue is not None else None
+    kind = kind or (pinned.kind if pinned is not None else None)
     with ExitStack() as stack:
         estimate = None if no_estimate else stack.enter_context(_estimates(session))
         file = stack.enter_context(_report(report)) if report is not None else None
@@ -74,6 +85,7 @@ def check_command(
                 estimate=estimate,
                 options=feed_options(kind=kind, format_=format_, encoding=encoding),
                 mapping=feed_mapping(mapping, kind=kind),
+                version=pinned.mapping_version if pinned is not None else None,
                 model=session.chosen.profile.video_model,
                 upload_pictures=upload_pictures,
             )
@@ -94,6 +106,16 @@ def check_command(
         session.out.note(f"{summary.rejected:,} rows are rejected: --limit shows more, --rejected FILE writes them all")
     if accepted:
         session.out.show(orders_listing(accepted))
+
+
+def _pinned(session: Session, ledger: str | None, catalogue: str) -> Catalogue | None:
+    """The catalogue as its ledger knows it; None before its first run, which will take what is newest."""
+    opened = session.known_ledger(ledger)
+    if opened is None:
+        return None
+    with opened:
+        known = {(found.namespace, found.name): found for found in opened.catalogues()}
+        return known.get((session.namespace, catalogue))
 
 
 def _keep(

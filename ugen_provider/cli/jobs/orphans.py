@@ -11,7 +11,7 @@ import click
 from ugen_provider.cli.exits import ExitCode
 from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.orders import Orders, order_name
-from ugen_provider.cli.jobs.steering import Verdict, after_cancel, cancel_one, each_of
+from ugen_provider.cli.jobs.steering import Verdict, cancel_one, each_of
 from ugen_provider.cli.jobs.views import data_of, row_of
 from ugen_provider.cli.jobs.waiting import interval_option, show_waited, timeout_option, wait_for
 from ugen_provider.cli.ledger.reading import ledger_option
@@ -20,7 +20,7 @@ from ugen_provider.cli.session import Session
 from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.polling import Goal
 from ugen_provider.core.batch.ledger import Ledger
-from ugen_provider.core.batch.repairing import Orphan, cancel_orphan, orphans
+from ugen_provider.core.batch.repairing import Orphan, orphans
 
 ALL = "all"
 
@@ -143,12 +143,8 @@ def cancel_orphans(
         found: The orphans.
         orders: What `ugen jobs create` bought.
     """
-    left = {orphan.job.job_id: orphan for orphan in found if orphan.why == "left"}
 
     def act(client: UGenClient, job_id: str) -> Verdict:
-        if job_id not in left:
-            return cancel_one(client, job_id, orders)
-        cancel_orphan(ledger, client, left[job_id])
-        return after_cancel(client.jobs.get(job_id))
+        return cancel_one(client, job_id, orders, ledger=ledger)
 
     return each_of(session, client, [orphan.job.job_id for orphan in found], act)

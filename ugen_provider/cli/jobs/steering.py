@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import click
 
@@ -13,12 +14,15 @@ from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.orders import Orders
 from ugen_provider.cli.jobs.views import data_of, jobs_listing
 from ugen_provider.cli.jobs.waiting import interval_option, show_waited, timeout_option, wait_for
+from ugen_provider.cli.ledger.reading import ledger_option
 from ugen_provider.cli.session import Session
 from ugen_provider.core.api import rules
 from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.api.polling import Goal, Seen
+from ugen_provider.core.batch.ledger import Ledger
+from ugen_provider.core.batch.repairing import cancel_bought
 from ugen_provider.core.jobs.cancelling import cancel, pause
 from ugen_provider.core.jobs.intent import MemoryIntentStore
 from ugen_provider.core.jobs.repeating import Acted, resume_once, retry_once
@@ -115,14 +119,22 @@ def each_of(
 
 @command("cancel", examples=("ugen jobs cancel JOB",))
 @click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-def cancel_command(session: Session, *, job_ids: tuple[str, ...]) -> ExitCode:
-    """Cancel jobs that have not ended; their reservations are released. An ended job is never touched."""
+@ledger_option
+def cancel_command(session: Session, *, job_ids: tuple[str, ...], ledger: str | None) -> ExitCode:
+    """Cancel jobs that have not ended; their reservations are released. An ended job is never touched.
+
+    It is written down with what bought the job, an order or a product of the ledger, so that the next run knows that
+    it was you.
+    """
     orders = Orders(session.data / "orders")
-    return _each(session, job_ids, lambda client, job_id: cancel_one(client, job_id, orders))
+    with session.known_ledger(ledger) or nullcontext() as opened:
+        return _each(session, job_ids, lambda client, job_id: cancel_one(client, job_id, orders, ledger=opened))
 
 
-def cancel_one(client: UGenClient, job_id: str, orders: Orders) -> Verdict:
-    """Cancel a job, and write it down with the order that bought it, if that was from here."""
+def cancel_one(client: UGenClient, job_id: str, orders: Orders, *, ledger: Ledger | None) -> Verdict:
+    """Cancel a job, and write it down with the order or the product that it was bought for, if that was from here."""
+    if ledger is not None and ledger.known_jobs([job_id]):
+        return after_cancel(cancel_bought(ledger, client, job_id, reason="cli").job)
     intent = orders.of_job(job_id)
     scope = intent.scope if intent is not None else None
     done = client.run(cancel(client.caller, job_id, reason="cli", store=orders.store, scope=scope))

@@ -63,6 +63,7 @@ def check_feed(
     estimate: Callable[[Mapping[str, Any]], int | None] | None = None,
     options: FeedOptions | None = None,
     mapping: FeedMapping | None = None,
+    version: int | None = None,
     model: str | None = None,
     upload_pictures: bool = False,
 ) -> Iterator[OpenCheck]:
@@ -74,6 +75,7 @@ def check_feed(
         estimate: The credits of one request, None where they are not known.
         options: How to read the feed.
         mapping: What its columns become.
+        version: Of the default mapping, where no mapping is given: that of a catalogue is pinned in its ledger.
         model: The model that the account uses where nothing names one.
         upload_pictures: Whether pictures that the service cannot reach would be uploaded.
 
@@ -93,6 +95,7 @@ def check_feed(
         job_defaults=job_defaults,
         options=options,
         mapping=mapping,
+        version=version,
         model=model,
         upload_pictures=upload_pictures,
     ) as opened:

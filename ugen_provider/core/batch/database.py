@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from ugen_provider.core.api.errors import ConfigError
 
@@ -195,6 +195,6 @@ def reachable(engine: sa.Engine) -> None:
     try:
         with engine.connect():
             pass
-    except OperationalError as error:
+    except DatabaseError as error:  # no answer, or a file that is no database
         raise ConfigError(f"ledger: {shown(engine.url)} does not answer: "
                           f"{str(error.orig).strip()}") from None  # fmt: skip

@@ -16,7 +16,7 @@ from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Catalogue, Ledger, upsert
 from ugen_provider.core.batch.plans import intent_scope
 from ugen_provider.core.feeds.planning import Order
-from ugen_provider.core.jobs.cancelling import cancel
+from ugen_provider.core.jobs.cancelling import Cancelled, cancel
 from ugen_provider.core.jobs.fingerprint import fingerprint
 from ugen_provider.core.jobs.intent import CancelReason, Intent
 from ugen_provider.core.jobs.scope import product_scope
@@ -206,13 +206,27 @@ def cancel_orphan(ledger: Ledger, client: UGenClient, orphan: Orphan, *, reason:
     Raises:
         UGenError: The cancel could not be sent.
     """
-    store = _AnyIntent(ledger, orphan.job.job_id)
-    done = client.run(cancel(client.caller, orphan.job.job_id, reason=reason, store=store, scope=store.scope))
-    return done.confirmed
+    return cancel_bought(ledger, client, orphan.job.job_id, reason=reason).confirmed
+
+
+def cancel_bought(ledger: Ledger, client: UGenClient, job_id: str, *, reason: CancelReason = "cli") -> Cancelled:
+    """Cancel a job that a feed run bought, whoever waits for it, and write down that it was on request.
+
+    Args:
+        ledger: Knows the job, or nothing is written down.
+        client: Sends the requests.
+        job_id: The job.
+        reason: Why; the next run is told.
+
+    Raises:
+        UGenError: The cancel could not be sent.
+    """
+    store = _AnyIntent(ledger, job_id)
+    return client.run(cancel(client.caller, job_id, reason=reason, store=store, scope=store.scope))
 
 
 class _AnyIntent:
-    """The intent of a job, whoever's it is; nobody holds an orphan, so there is no lease to ask for."""
+    """The intent of a job, whoever holds its product: what we did to the job is all that is ever changed."""
 
     durable = True
 
@@ -223,12 +237,23 @@ class _AnyIntent:
 
     def read(self, scope: str) -> Intent | None:
         """The intent as it stands."""
-        query = sa.select(schema.intent.c.document).where(schema.intent.c.scope == scope)
-        document = self._ledger.read(lambda connection: connection.execute(query).scalar())
-        return Intent.from_dict(json.loads(document)) if document is not None else None
+        return self._ledger.read(lambda connection: _intent_of(connection, scope))
 
     def write(self, intent: Intent) -> None:
-        """Keep the intent."""
-        document = json.dumps(intent.to_dict(), ensure_ascii=False)
-        update = sa.update(schema.intent).where(schema.intent.c.scope == intent.scope)
-        self._ledger.writer.run(lambda connection: connection.execute(update.values(document=document)))
+        """Keep our last action on the job; a runner that waits for it may have written the rest meanwhile."""
+        table = schema.intent
+
+        def work(connection: sa.Connection) -> None:
+            newest = _intent_of(connection, intent.scope, lock=True)
+            if newest is None or newest.job_id != intent.job_id:
+                return  # bought again meanwhile: this is about another job
+            document = json.dumps(replace(newest, action=intent.action).to_dict(), ensure_ascii=False)
+            connection.execute(sa.update(table).where(table.c.scope == intent.scope).values(document=document))
+
+        self._ledger.writer.run(work)
+
+
+def _intent_of(connection: sa.Connection, scope: str, *, lock: bool = False) -> Intent | None:
+    query = sa.select(schema.intent.c.document).where(schema.intent.c.scope == scope)
+    document = connection.execute(query.with_for_update() if lock else query).scalar()
+    return Intent.from_dict(json.loads(document)) if document is not None else None

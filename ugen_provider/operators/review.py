@@ -86,7 +86,7 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
             job = client.jobs.get(job_id)
             decided = self._decided(context, job_id)
             if decided is not None and (not job.ended or job.state is JobState.CANCELLED):
-                self.log.info("job %s was %s in an earlier attempt: it is cancelled", job_id, decided.reason)
+                self.log.info("job %s was %s in an earlier attempt, which is gone on with", job_id, decided.reason)
                 return self._close(context, decided)
             raise_if_dead(job)
             look = client.run(look_at(client.caller, job_id))
@@ -151,13 +151,12 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
                     reason="cancel_refused",
                     job_id=job_id,
                 )
+            became = "is cancelled, and its credits are released" if closed.confirmed else "had ended already"
             if reason == "expired":
-                raise JobCancelledError(
-                    f"nobody answered in time: job {job_id} is cancelled, and its credits are released", job_id=job_id
-                )
-            self.log.info("job %s was rejected: it is cancelled, and its credits are released", job_id)
+                raise JobCancelledError(f"nobody answered in time: job {job_id} {became}", job_id=job_id)
+            self.log.info("the look was rejected: job %s %s", job_id, became)
             if self.fail_on_reject:
-                raise JobCancelledError(f"the look was rejected: job {job_id} is cancelled", job_id=job_id)
+                raise JobCancelledError(f"the look was rejected: job {job_id} {became}", job_id=job_id)
         super().execute_complete(context, event or self._rejection(closing))
         return {"job_id": job_id, "approved": False}
 

@@ -143,7 +143,7 @@ class UGenJobTrigger(BaseTrigger):
                 "job %s could not be cancelled and runs on (%s): cancel it yourself, clear the task to go on with it, "
                 "or let UGenFindOrphansOperator find it",
                 self.job_id,
-                error or type(error).__name__,
+                str(error) or type(error).__name__,
             )
             return
         self.log.info(

@@ -17,7 +17,7 @@ import pytest
 
 from ugen_provider.cli.demo.airflow_processes import RealAirflow
 from ugen_provider.cli.demo.parts import demo_parts
-from ugen_provider.cli.demo.processes import wait_until
+from ugen_provider.cli.demo.processes import WaitTimeoutError, wait_until
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 
@@ -116,7 +116,10 @@ class Run:
         return self.task(task_id)
 
     def wait(self, condition: Callable[[], bool], *, what: str) -> None:
-        wait_until(condition, what=what, timeout=PATIENCE, interval=0.1)
+        try:
+            wait_until(condition, what=what, timeout=PATIENCE, interval=0.1)
+        except WaitTimeoutError as error:
+            raise AssertionError(f"{error}; the run's logs end:\n{self.log()[-8000:]}") from None
 
     def jobs(self) -> list[str]:
         """The ids of the jobs that were bought for this run, oldest first."""
@@ -174,7 +177,8 @@ class Run:
 
 @pytest.fixture(scope="session")
 def ugen() -> Iterator[EmulatorServer]:
-    with EmulatorServer(Settings(speed=0, admin=True)) as server:
+    # From today on, since an event trigger tells only of what ended lately, by the machine's clock.
+    with EmulatorServer(Settings(speed=0, admin=True, start=time.time())) as server:
         yield server
 
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 
-def gate(stage: Stage) -> Run:
+def gate(stage: Stage, dag_id: str = "keyframe_gate") -> Run:
     """A run of the gate that waits for a person."""
-    run = stage.start("keyframe_gate")
+    run = stage.start(dag_id)
 
     def asked() -> bool:
         stage.desk.advance(20.0)
@@ -33,6 +33,11 @@ def detail(stage: Stage, run: Run) -> str:
 def answer(stage: Stage, run: Run, option: str) -> None:
     body = {"chosen_options": [option], "params_input": {}}
     stage.api._ask("PATCH", detail(stage, run), body=body, expect=(200, 404, 409))
+
+
+def clear_create(stage: Stage, run: Run) -> None:
+    """Clear the create task alone; what the tasks behind it said stays."""
+    stage.api.clear_task(run.dag_id, run_id=run.run_id, task_id="make_keyframe")
 
 
 def job_of(stage: Stage, run: Run) -> Any:
@@ -76,6 +81,40 @@ def test_a_rejected_look_cancels_the_job_and_skips_the_rest(stage: Stage) -> Non
     finish(stage, run, option="Reject")
     assert run.task("go_on")["state"] == "skipped"
     assert job_of(stage, run).status == "cancelled"
+    clear_create(stage, run)
+    run.until("failed", task_id="make_keyframe", attempt=2)
+    assert "the job was cancelled (rejected)" in run.log()
+
+
+@pytest.mark.torture
+def test_a_look_that_nobody_answers_expires_and_a_clear_says_so(stage: Stage) -> None:
+    run = gate(stage, "short_gate")
+    run.until("failed", task_id="approve")
+    assert run.task("approve")["try_number"] == 1  # not retried: a retry would meet the same
+    assert "nobody answered in time" in run.log()
+    assert run.statuses() == ["cancelled"]
+    clear_create(stage, run)
+    run.until("failed", task_id="make_keyframe", attempt=2)
+    assert "the job was cancelled (expired)" in run.log()
+    assert run.bought() == 1
+
+
+@pytest.mark.torture
+def test_a_gate_that_a_person_ended_is_bought_anew_when_the_create_task_is_cleared(stage: Stage) -> None:
+    run = gate(stage, "keyframe_gate")
+    stage.api.mark_task(run.dag_id, run_id=run.run_id, task_id="approve", state="failed")
+    first = job_of(stage, run)
+    run.wait(lambda: job_of(stage, run).status == "cancelled", what="the job being cancelled")
+    run.until_run_is("failed")
+    clear_create(stage, run)
+    run.until("deferred", task_id="make_keyframe", attempt=2)
+
+    def over() -> bool:
+        stage.desk.advance(20.0)
+        return bool(run.task("make_keyframe")["state"] == "success")
+
+    run.wait(over, what="another keyframe")
+    assert job_of(stage, run).job_id != first.job_id
 
 
 def test_a_gate_that_a_person_ends_cancels_the_job(stage: Stage) -> None:

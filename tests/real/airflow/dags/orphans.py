@@ -8,5 +8,5 @@ from airflow.sdk import DAG
 from ugen_provider.operators.orphans import UGenFindOrphansOperator
 
 with DAG("find_orphans", schedule=None, catchup=False):
-    # The emulator's clock stands still, in another year than ours: any age will do.
+    # The emulator's clock stands still, or jumps ahead of ours: any age will do.
     UGenFindOrphansOperator(task_id="orphans", airflow_conn_id="airflow_api", action="cancel", min_age=-1e12)

@@ -3,7 +3,11 @@
 
 import hashlib
 import json
+import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 
 import fsspec
@@ -13,6 +17,7 @@ from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.media import DownloadError, Manifest, download_outputs
 from ugen_provider.core.media.fetching import Fetcher
+from ugen_provider.core.media.stores import Store
 
 from .conftest import Answer
 
@@ -91,7 +96,7 @@ def test_a_job_that_was_worked_on_since_is_fetched_again(storage, mp4, tmp_path)
 
 
 def test_a_broken_connection_goes_on_where_it_broke(storage, mp4, tmp_path):
-    block = 1 << 16
+    block = 40_007  # wherever it breaks, every byte that came counts
     body = mp4 + (4 * block).to_bytes(4, "big") + b"free" + bytes(4 * block - 8)
 
     def script(count, headers):
@@ -107,6 +112,41 @@ def test_a_broken_connection_goes_on_where_it_broke(storage, mp4, tmp_path):
     asked = storage.asked("/final")
     assert [headers.get("range") for headers in asked] == [None, f"bytes={block}-", f"bytes={2 * block}-"]
     assert asked[1]["if-range"] == '"v1"'
+
+
+KILLED = """
+import os, signal, sys
+from ugen_provider.core.api.models import Job
+from ugen_provider.core.media import download_outputs, fetching
+def die(self, part, family, url):
+    os.kill(os.getpid(), signal.SIGKILL)
+fetching.Fetcher._finish = die
+job = Job.model_validate({"job_id": "j1", "status": "completed", "final_video_url": sys.argv[1]})
+download_outputs(job, sys.argv[2], allow_private=True)
+"""
+
+
+@pytest.mark.parametrize("destination", ["{tmp}", "memory://swept"])
+def test_what_a_killed_process_left_is_swept_and_what_another_writes_is_not(
+    storage, mp4, tmp_path, monkeypatch, destination
+):
+    link, temporary = storage.serve("/final", mp4), tmp_path / "temporary"
+    temporary.mkdir()
+    destination = destination.format(tmp=tmp_path)
+    place = temporary if "memory" in destination else tmp_path / "j1"
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    killed = subprocess.run([sys.executable, "-c", KILLED, link, destination], env=env, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = place.glob("*.part")
+    assert left.read_bytes() == mp4
+    mine = place / ".mine.part"
+    mine.write_text("no file of ours")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    with Store(destination).spool("j1/final") as written:
+        download_outputs(a_job(final_video_url=link), destination, allow_private=True)
+        assert not left.exists()
+        assert written.exists()
+    assert mine.exists()
 
 
 def test_a_file_that_changed_in_between_is_never_glued_together(storage, mp4, tmp_path):

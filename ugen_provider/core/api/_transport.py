@@ -313,14 +313,14 @@ class ByteStream:
         self.status = response.status_code
         self.headers: Mapping[str, str] = _headers(response)
 
-    def chunks(self, size: int = 1 << 18) -> Iterator[bytes]:
-        """The body as it comes, undecoded.
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it comes, undecoded, in pieces of any size: nothing that came is held back.
 
         Raises:
             TransportError: The connection broke; what was read so far is good.
         """
         try:
-            yield from self._response.iter_raw(size)
+            yield from self._response.iter_raw()
         except (httpx.HTTPError, httpx.StreamError) as error:
             failure = _failure(error, Request(method="GET", path=_without_query(self._url)))
         else:

@@ -29,7 +29,6 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 _PROGRESS = 1 << 20
-_CHUNK = 1 << 16  # what a broken connection costs at most
 MAX_BYTES = 4 << 30
 """Bytes above which a file is refused where nobody says otherwise."""
 
@@ -187,7 +186,7 @@ class Fetcher:
         if (part.total or 0) > self._policy.max_bytes:
             raise self._too_large(url)
         with part.path.open("ab", buffering=0) as file:
-            for chunk in stream.chunks(_CHUNK):
+            for chunk in stream.chunks():
                 part.size += len(chunk)
                 if part.size > self._policy.max_bytes:
                     raise self._too_large(url)

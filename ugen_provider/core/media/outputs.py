@@ -139,6 +139,7 @@ def download_outputs(
     links = _Links(refresh=refresh, refresh_keyframes=refresh_keyframes, include=include)
     try:
         with _storage_errors(store, job.job_id):
+            store.sweep(folder)
             known = read_manifest(store.read(folder + MANIFEST_NAME))
         # A job that was worked on since may have other outputs under the same links.
         current = (

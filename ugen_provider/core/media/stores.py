@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -18,6 +19,7 @@ import fsspec
 from ugen_provider.core.api.errors import ConfigError
 
 _BLOCK = 1 << 20
+_OURS = re.compile(r"(\..+\.[0-9a-f]{12}|ugen-[0-9a-f]{32})\.part")
 
 
 @runtime_checkable
@@ -37,6 +39,43 @@ class FilesystemPath(Protocol):
 
 Destination = str | os.PathLike[str] | FilesystemPath
 """A local folder, any fsspec URL, or a path object that knows its filesystem."""
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Hold a file that is not whole yet, so that everybody sees that somebody writes it; it is gone afterwards."""
+    begun = part.with_suffix(".begun")
+    descriptor = os.open(begun, os.O_RDWR | os.O_CREAT, 0o666)
+    _lock(descriptor)  # before it has the name by which it could be swept
+    begun.replace(part)
+    try:
+        yield
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed, also by death; False where somebody has it, or nothing can be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _is_abandoned(part: Path) -> bool:
+    """Whether nobody writes the file any more."""
+    try:
+        descriptor = os.open(part, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return _lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Store:
@@ -101,10 +140,19 @@ class Store:
             part = Path(folder, f".{base}.{uuid.uuid4().hex[:12]}.part")
         else:
             part = Path(tempfile.gettempdir(), f"ugen-{uuid.uuid4().hex}.part")
-        try:
+        with _held(part):
             yield part
-        finally:
-            part.unlink(missing_ok=True)
+
+    def sweep(self, folder: str) -> None:
+        """Remove what a process that was killed has left half-written in a folder; what others write is left alone.
+
+        Args:
+            folder: Below the destination; what was on its way to a store that is not local lies on local disk.
+        """
+        place = Path(self._path(folder)) if self._local else Path(tempfile.gettempdir())
+        for part in place.glob(".*.part" if self._local else "ugen-*.part"):
+            if _OURS.fullmatch(part.name) and _is_abandoned(part):
+                part.unlink(missing_ok=True)
 
     def publish(self, part: Path, name: str) -> None:
         """Give a whole file its final name, replacing what had it."""

@@ -47,9 +47,12 @@ test: setup ## All tests (PYTEST="tests/core -k name" picks some)
 .PHONY: torture
 torture: setup ## Ends real processes at every step, and looks who paid twice (slow)
 	@mkdir -p .torture
-	@UGEN_TORTURE_RUNS=$${UGEN_TORTURE_RUNS:-10000} $(BIN)/pytest -q tests/torture --junitxml=.torture/orders.xml
-	@$(BIN)/pytest -m torture $(PYTEST) --junitxml=.torture/systems.xml
-	@$(BIN)/python scripts/reliability.py .torture/orders.xml .torture/systems.xml
+	@rm -f .torture/*.xml
+	@UGEN_TORTURE_RUNS=$${UGEN_TORTURE_RUNS:-10000} $(BIN)/pytest -q tests/torture tests/hostile \
+	  tests/core/jobs/test_switches.py tests/core/jobs/test_purchase.py tests/batch/test_kill.py \
+	  --junitxml=.torture/orders.xml || failed=1; \
+	$(BIN)/pytest -m torture $(PYTEST) -o junit_family=xunit1 --junitxml=.torture/systems.xml || failed=1; \
+	$(BIN)/python scripts/reliability.py .torture/orders.xml .torture/systems.xml; exit $${failed:-0}
 
 .PHONY: test-matrix
 test-matrix: setup ## Tests against each supported Airflow, Dagster and Python that is here (MATRIX="airflow-3.0.6 --list")

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
+SETTINGS = ("UGEN_TORTURE_RUNS", "UGEN_TORTURE_SEED", "UGEN_TORTURE_DELIVERIES", "UGEN_SOAK_MINUTES", "UGEN_SOAK_JOBS")
 
 
 def machine() -> str:
@@ -20,30 +21,43 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
 
 
-def rows(report: str) -> Iterator[str]:
+def command() -> str:
+    """What was typed."""
+    said = (f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
+    return " ".join([*said, "make torture"])
+
+
+def rows(reports: Sequence[str]) -> Iterator[str]:
     """One row per test function: how many runs, how they ended, seconds."""
-    runs, bad, seconds = Counter(), Counter(), Counter()
-    for case in ET.parse(report).getroot().iter("testcase"):
-        name = f"{case.get('classname').removeprefix('tests.')}: {case.get('name').partition('[')[0]}"
-        runs[name] += 1
-        seconds[name] += float(case.get("time"))
-        bad[name] += any(child.tag in {"failure", "error"} for child in case)
-        if any(child.tag == "skipped" for child in case):
-            runs[name] -= 1
+    runs, bad, left, seconds = Counter(), Counter(), Counter(), Counter()
+    notes: dict[str, list[str]] = {}
+    for report in reports:
+        for case in ET.parse(report).getroot().iter("testcase"):
+            name = f"{case.get('classname').removeprefix('tests.')}: {case.get('name').partition('[')[0]}"
+            runs[name] += 1
+            seconds[name] += float(case.get("time"))
+            bad[name] += any(child.tag in {"failure", "error"} for child in case)
+            for child in case:
+                if child.tag == "skipped":
+                    left[name] += 1
+                    notes.setdefault(name, [child.get("message")])
+            notes.setdefault(name, []).extend(f"{p.get('name')}: {p.get('value')}" for p in case.iter("property"))
     for name, count in runs.items():
-        title = name.replace("test_", "", 1).replace("_", " ")
-        yield f"| {title} | {count:,} | {bad[name]:,} | {seconds[name]:,.0f} |"
+        title = name.replace("test_", "").replace("_", " ").replace("|", "\\|")
+        about = "; ".join(dict.fromkeys(notes.get(name, [])))
+        run = f"{count - left[name]:,}"
+        yield f"| {title} | {run} | {bad[name]:,} | {left[name] or ''} | {seconds[name]:,.0f} | {about} |"
 
 
 def main(reports: Sequence[str]) -> None:
     seed = os.environ.get("UGEN_TORTURE_SEED", "1")
     lines = [
         BEGIN,
-        f"Run on {datetime.now(UTC):%Y-%m-%d}; {machine()}; `make torture`; first seed {seed}.",
+        f"Run on {datetime.now(UTC):%Y-%m-%d}; {machine()}; `{command()}`; first seed {seed}.",
         "",
-        "| what | runs | failed | seconds |",
-        "|---|---|---|---|",
-        *(row for report in reports for row in rows(report)),
+        "| what | runs | failed | skipped | seconds | |",
+        "|---|---|---|---|---|---|",
+        *rows([report for report in reports if Path(report).exists()]),
         END,
     ]
     before, _, rest = PAGE.read_text().partition(BEGIN)

@@ -96,6 +96,17 @@ def test_a_missing_ledger_is_named(make: Any, attempts: Any) -> None:
         make(ledger_conn_id="nowhere").execute(attempts.next())
 
 
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "LocalExecutor,KubernetesExecutor", "LocalExecutor;a=my.Own:x"])
+def test_a_ledger_in_a_file_is_refused_where_tasks_run_on_several_machines(
+    make: Any, attempts: Any, monkeypatch: pytest.MonkeyPatch, ugen_emulator: Any, executor: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    for deferrable in (True, False):
+        with pytest.raises(UGenFailure, match="this executor spans several; use PostgreSQL"):
+            make(deferrable=deferrable).execute(attempts.next())
+    assert not ugen_emulator.emulator.journal.find_purchases()
+
+
 def test_a_trigger_refuses_ten_thousand_ids() -> None:
     with pytest.raises(ConfigError, match="at most 500 jobs"):
         UGenJobBatchTrigger(job_ids=[str(number) for number in range(10_000)], ugen_conn_id="ugen_default")

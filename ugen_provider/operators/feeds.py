@@ -14,6 +14,7 @@ from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
 from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenOperator, is_pending, require_one_of, require_positive
 from ugen_provider.operators.errors import failing_for_good
+from ugen_provider.operators.machines import tasks_span_machines
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, MOST_JOBS, UGenJobBatchTrigger, UGenSlotTrigger
 from ugen_provider.version_compat import BaseHook
 
@@ -147,7 +148,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
             from ugen_provider.core.batch.ledger import Ledger
             from ugen_provider.core.batch.waves import run_wave
 
-            with Ledger(address) as ledger:
+            with Ledger(address, shared=tasks_span_machines()) as ledger:
                 wave = asyncio.run(run_wave(spec, config=config, ledger=ledger, on_progress=self._progress))
             if wave.report is not None:
                 return self._report(wave.report)
@@ -179,7 +180,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         from ugen_provider.core.batch.ledger import Ledger
         from ugen_provider.core.batch.runner import run_feed
 
-        with Ledger(address) as ledger:
+        with Ledger(address, shared=tasks_span_machines()) as ledger:
             return self._report(run_feed(spec, config=config, ledger=ledger, on_progress=self._progress))
 
     def _progress(self, progress: Progress) -> None:

@@ -198,10 +198,12 @@ class UGenOrderOperator(UGenJobOperator):
         from ugen_provider.core.batch.ledger import Ledger
         from ugen_provider.core.batch.single import product_store
         from ugen_provider.operators.feeds import ledger_address
+        from ugen_provider.operators.machines import tasks_span_machines
 
         catalogue, product_id = str(self.given("catalogue")), str(self.given("product_id"))
+        address = ledger_address(str(self.given("ledger_conn_id")))
         with (
-            Ledger(ledger_address(str(self.given("ledger_conn_id")))) as ledger,
+            Ledger(address, shared=tasks_span_machines()) as ledger,
             product_store(ledger, catalogue=catalogue, product_id=product_id, namespace=config.namespace) as store,
         ):
             yield store

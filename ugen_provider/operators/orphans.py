@@ -112,8 +112,9 @@ class UGenFindOrphansOperator(UGenOperator):
         for conn_id in self.ledger_conn_ids:
             from ugen_provider.core.batch.ledger import Ledger
             from ugen_provider.operators.feeds import ledger_address
+            from ugen_provider.operators.machines import tasks_span_machines
 
-            with Ledger(ledger_address(conn_id)) as ledger:
+            with Ledger(ledger_address(conn_id), shared=tasks_span_machines()) as ledger:
                 held |= ledger.known_jobs(job_ids)
         return held
 

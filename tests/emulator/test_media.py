@@ -40,6 +40,10 @@ def test_videos_play_with_the_right_length_and_size(api, ugen_clock, changes, se
             assert (stream.codec_context.name, stream.width, stream.height) == ("h264", *size)
             assert container.duration == length * 1_000_000
             assert sum(1 for _ in container.decode(stream)) == length * 6
+        with av.open(io.BytesIO(httpx.get(url).content)) as container:
+            sounds = list(container.decode(container.streams.audio[0]))
+            assert length - 0.2 < sum(sound.samples / sound.sample_rate for sound in sounds) <= length
+            assert any(bytes(sounds[-1].planes[0]))
 
 
 def test_pictures_are_png_of_the_same_size_and_differ(api, ugen_clock):

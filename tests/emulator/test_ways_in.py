@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ugen_provider.cli.exits import ExitCode
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import Settings, TenantSettings
 
@@ -35,8 +37,8 @@ class Process:
             text=True,
         )
         self.line = self._process.stdout.readline()
-        assert self.line.startswith("U-Gen emulator listening on http://127.0.0.1:"), self._process.stderr.read()
-        self.url = self.line.split()[-1]
+        assert "http://127.0.0.1:" in self.line, self._process.stderr.read()
+        self.url = self.line.split()[-1] if "--json" not in options else json.loads(self.line)["url"]
         self.api = httpx.Client(base_url=f"{self.url}/api/v1", headers=HEADERS)
 
     def end(self, number):
@@ -136,8 +138,28 @@ def test_wrong_options_say_what_is_right(options, message):
     from ugen_provider.emulator.cli import emulator_command
 
     result = CliRunner().invoke(emulator_command, options)
-    assert result.exit_code != 0
+    assert result.exit_code == 2
     assert message in result.output
+
+
+def test_a_port_that_is_taken_is_trouble_on_this_machine():
+    from click.testing import CliRunner
+
+    from ugen_provider.emulator.cli import emulator_command
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(emulator_command, ["--port", str(port)])
+    assert result.exit_code == ExitCode.TROUBLE
+    assert f"127.0.0.1:{port} cannot be listened on: Address already in use" in result.output
+
+
+def test_programs_are_told_where_it_listens_as_json(start):
+    process = start("--json")
+    told = json.loads(process.line)
+    assert told["url"].startswith("http://127.0.0.1:")
+    models = httpx.get(f"{told['base_url']}/models", headers={"X-API-Key": told["api_key"]})
+    assert models.status_code == 200
 
 
 def test_killed_in_the_middle_of_fifty_jobs_nothing_is_lost_and_credits_are_conserved(start, tmp_path):
@@ -276,10 +298,10 @@ def test_one_emulator_a_file(start, tmp_path):
 
     start("--db", tmp_path / "u.db")
     second = CliRunner().invoke(emulator_command, ["--db", str(tmp_path / "u.db")])
-    assert (second.exit_code, "in use by another emulator" in second.output) == (1, True)
+    assert (second.exit_code, "in use by another emulator" in second.output) == (6, True)
     (tmp_path / "text").write_text("no database " * 100)
     third = CliRunner().invoke(emulator_command, [], env={"UGEN_EMULATOR_DB": str(tmp_path / "text")})
-    assert (third.exit_code, "is no database" in third.output) == (1, True)
+    assert (third.exit_code, "is no database" in third.output) == (6, True)
 
 
 def test_users_get_the_fixtures_from_the_package(tmp_path):

@@ -52,6 +52,7 @@ import click
     metavar="NAME=KEY",
     help="A further account with its key; may be repeated.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Tell where it listens as a line of JSON.")
 def emulator_command(
     *,
     host: str,
@@ -71,6 +72,7 @@ def emulator_command(
     concurrent_jobs: int | None,
     daily_jobs: int | None,
     tenants: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Run a local U-Gen: the whole API, with the key ugen_sk_local and plenty of credits.
 
@@ -78,8 +80,9 @@ def emulator_command(
     it in a browser. Each option can be given in the environment too: UGEN_EMULATOR_PORT for --port.
     """
     from ugen_provider.emulator.server import EmulatorServer
-    from ugen_provider.emulator.settings import Settings, TenantSettings
+    from ugen_provider.emulator.settings import LOCAL_KEY, Settings, TenantSettings
     from ugen_provider.emulator.world.readings import Readings, from_texts
+    from ugen_provider.emulator.world.store import UnusableFileError
 
     limits: dict[str, Any] = {
         "credits": credits,
@@ -107,7 +110,25 @@ def emulator_command(
             public_url=public_url.rstrip("/") if public_url else None,
             faults=tuple(json.loads(faults.read_text("utf-8"))) if faults else (),
         )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise Trouble(str(error)) from None
+    try:
         server = EmulatorServer(settings, host=host, port=port)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from None
-    server.run(lambda: click.echo(f"U-Gen emulator listening on {server.url}"))
+    except UnusableFileError as error:
+        raise Trouble(str(error)) from None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise Trouble(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}; --port 0 takes a free one"
+        ) from None
+    started = {"url": server.url, "base_url": server.base_url, "api_key": LOCAL_KEY}
+    server.run(lambda: click.echo(json.dumps(started) if as_json else f"U-Gen emulator listening on {server.url}"))
+
+
+class Trouble(click.ClickException):
+    """Something on this machine is in the way; the exit code is that of `ugen` for it."""
+
+    exit_code = 6

@@ -4,7 +4,10 @@
 import colorsys
 import hashlib
 import io
+import math
 import textwrap
+from array import array
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -15,6 +18,10 @@ from ugen_provider.emulator.media.recipe import Recipe
 
 SIZES = {"9:16": (360, 640), "16:9": (640, 360), "1:1": (360, 360)}
 FPS = 6
+_RATE = 16_000
+_SAMPLES = 1024
+"""Of one frame of AAC; eight periods of the hum, so that it goes on without a click."""
+_HUM = array("f", (0.02 * math.sin(2 * math.pi * 8 * n / _SAMPLES) for n in range(_SAMPLES))).tobytes()
 _CACHED = 256
 
 
@@ -80,6 +87,10 @@ def _video(recipe: Recipe) -> bytes:
         # One thread, so that the same recipe gives the same bytes, and the same ETag, on every start.
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "ultrafast", "crf": "30", "tune": "animation"}
+        voice = container.add_stream("aac", rate=_RATE)
+        voice.layout = "mono"
+        voice.bit_rate = 24_000
+        voice.codec_context.thread_count = 1
         scene, image = -1, Image.new("RGB", (2, 2))
         for number in range(frames):
             if (now := number * recipe.scenes // frames) != scene:
@@ -91,7 +102,22 @@ def _video(recipe: Recipe) -> bytes:
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+        # What the encoder still holds back is left out: a sound that outlasts the picture would make the video longer.
+        for sound in _sounds(recipe.seconds):
+            for packet in voice.encode(sound):
+                container.mux(packet)
     return out.getvalue()
+
+
+def _sounds(seconds: int) -> Iterator[av.AudioFrame]:
+    """A hum that is hardly heard, where the service's videos have a voice."""
+    for number in range(seconds * _RATE // _SAMPLES):
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=_SAMPLES)
+        frame.planes[0].update(_HUM)
+        frame.sample_rate = _RATE
+        frame.pts = number * _SAMPLES
+        frame.time_base = Fraction(1, _RATE)
+        yield frame
 
 
 def _frame(image: Image.Image) -> av.VideoFrame:

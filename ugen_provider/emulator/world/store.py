@@ -22,6 +22,10 @@ ON CONFLICT (kind, id) DO UPDATE SET number = excluded.number, data = excluded.d
 FORMAT = 1
 
 
+class UnusableFileError(ValueError):
+    """The file cannot be used: it is in use, is no database, or another version wrote it."""
+
+
 class Store:
     """Records, written at once and committed together at the end of each request.
 
@@ -31,7 +35,7 @@ class Store:
         path: SQLite file, or `:memory:`.
 
     Raises:
-        ValueError: The file is in use, is no database, or belongs to a version whose records are of another form.
+        UnusableFileError: The file is in use, is no database, or belongs to a version whose records have another form.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,10 +46,10 @@ class Store:
             self._db.close()
             taken = isinstance(problem, sqlite3.OperationalError)
             why = "is in use by another emulator, or cannot be written" if taken else "is no database"
-            raise ValueError(f"{path} {why}: name another file with --db") from None
+            raise UnusableFileError(f"{path} {why}: name another file with --db") from None
         if found not in (0, FORMAT):
             self._db.close()
-            raise ValueError(f"{path} was written by another version of the emulator: name a new file with --db")
+            raise UnusableFileError(f"{path} was written by another version of the emulator: name a new file with --db")
         self._db.execute(f"PRAGMA user_version={FORMAT}")
         self._open = False
 

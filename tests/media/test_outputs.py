@@ -149,6 +149,24 @@ def test_what_a_killed_process_left_is_swept_and_what_another_writes_is_not(
     assert mine.exists()
 
 
+def test_how_much_has_come_is_told_over_a_broken_connection_too(storage, mp4, tmp_path):
+    def script(count, headers):
+        kind = {"Content-Type": "video/mp4", "ETag": '"v1"'}
+        if count == 0:
+            return Answer(200, mp4, kind, sent=700)
+        return Answer(206, mp4[700:], {**kind, "Content-Range": f"bytes 700-{len(mp4) - 1}/{len(mp4)}"})
+
+    told = []
+    link = storage.serve("/final", script)
+    download_outputs(a_job(final_video_url=link), tmp_path, allow_private=True, on_progress=told.append)
+    assert {(coming.kind, coming.index, coming.total) for coming in told} == {("final", None, len(mp4))}
+    assert 700 in {coming.bytes for coming in told}  # no byte that came is held back
+    assert told[-1].bytes == len(mp4)
+    told.clear()
+    download_outputs(a_job(final_video_url=link), tmp_path, allow_private=True, on_progress=told.append)
+    assert not told  # what is there is not fetched
+
+
 def test_a_file_that_changed_in_between_is_never_glued_together(storage, mp4, tmp_path):
     block = 1 << 16
     other = bytes(3 * block)

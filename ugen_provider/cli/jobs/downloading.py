@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +19,7 @@ from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.api.models import Job
 from ugen_provider.core.media.manifest import Manifest
 from ugen_provider.core.media.naming import DEFAULT_TEMPLATE
-from ugen_provider.core.media.outputs import INCLUDE, Include, download_outputs, outputs_of
+from ugen_provider.core.media.outputs import INCLUDE, Coming, Include, download_outputs, outputs_of
 
 include_option = click.option(
     "--include",
@@ -48,6 +49,43 @@ def may_be_private(given: bool | None, *, base_url: str) -> bool:
     from urllib.parse import urlsplit
 
     return is_loopback(urlsplit(base_url).hostname or "") if given is None else given
+
+
+class Arriving:
+    """Says how much of a job's files has come.
+
+    Args:
+        label: What is fetched.
+        say: Shows a text; it is called only when the text is another one.
+
+    Example:
+        >>> arriving = Arriving("fetching j1 (1/1)", print)
+        fetching j1 (1/1)
+        >>> arriving.tell(Coming("final", None, 600_000, 2_400_000))
+        fetching j1 (1/1): 0.6 of 2.4 MB, 25 %
+        >>> arriving.tell(Coming("thumbnail", None, 100_000, None))
+        fetching j1 (1/1): 0.7 MB
+    """
+
+    def __init__(self, label: str, say: Callable[[str], None]) -> None:
+        self._label = label
+        self._say = say
+        self._files: dict[tuple[str, int | None], Coming] = {}
+        self._told = label
+        say(label)
+
+    def tell(self, coming: Coming) -> None:
+        """A piece of a file came; from any thread."""
+        self._files = {**self._files, (coming.kind, coming.index): coming}
+        files = self._files.values()
+        come = sum(file.bytes for file in files)
+        totals = [file.total for file in files if file.total is not None]
+        text = f"{self._label}: {come / 1e6:.1f} MB"
+        if len(totals) == len(files) and (whole := sum(totals)):
+            text = f"{self._label}: {come / 1e6:.1f} of {whole / 1e6:.1f} MB, {come / whole:.0%}".replace("%", " %")
+        if text != self._told:
+            self._told = text
+            self._say(text)
 
 
 def files_listing(manifests: list[Manifest]) -> Listing:
@@ -105,9 +143,9 @@ def download_command(
         say = stack.enter_context(busy("asking for the jobs"))
         wanted = list(dict.fromkeys(job_ids))
         for number, job_id in enumerate(wanted, 1):
-            say(f"fetching {job_id} ({number}/{len(wanted)})")
+            shown = Arriving(f"fetching {job_id} ({number}/{len(wanted)})", say)
             try:
-                manifests.append(_download(client, job_id, destination, options))
+                manifests.append(_download(client, job_id, destination, {**options, "on_progress": shown.tell}))
             except (UGenError, CommandFailedError) as error:
                 if len(wanted) == 1:
                     raise

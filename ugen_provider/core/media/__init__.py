@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from ugen_provider.core.media.errors import DownloadError
     from ugen_provider.core.media.gallery import write_gallery
     from ugen_provider.core.media.manifest import Manifest, ManifestFile
-    from ugen_provider.core.media.outputs import download_outputs
+    from ugen_provider.core.media.outputs import Coming, download_outputs
 
-__all__ = ["DownloadError", "Manifest", "ManifestFile", "download_outputs", "write_gallery"]
+__all__ = ["Coming", "DownloadError", "Manifest", "ManifestFile", "download_outputs", "write_gallery"]
 
 _HOMES = {
+    "Coming": "outputs",
     "DownloadError": "errors",
     "Manifest": "manifest",
     "ManifestFile": "manifest",

@@ -67,6 +67,7 @@ class _Part:
     """What is on disk so far, with what a resumption must match."""
 
     path: Path
+    tell: Callable[[int, int | None], None]
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     validator: str | None = None
@@ -100,7 +101,15 @@ class Fetcher:
         self._sleep = sleep
         self._tick = tick
 
-    def fetch(self, url: str, path: Path, *, family: Family, renew: Callable[[str], str | None]) -> Fetched:
+    def fetch(
+        self,
+        url: str,
+        path: Path,
+        *,
+        family: Family,
+        renew: Callable[[str], str | None],
+        tell: Callable[[int, int | None], None] = lambda size, total: None,  # noqa: ARG005
+    ) -> Fetched:
         """Fetch one link.
 
         Args:
@@ -108,11 +117,12 @@ class Fetcher:
             path: Where to; left half-written on an error.
             family: What it must be.
             renew: Gives a fresh link for one that has expired, None where there is none.
+            tell: Told how many bytes have come, and of how many where the server says that.
 
         Raises:
             DownloadError: It could not be fetched whole, or is not what was promised.
         """
-        part = _Part(path)
+        part = _Part(path, tell)
         part.restart()
         until = self._tick() + self._policy.deadline
         failures = 0
@@ -192,6 +202,7 @@ class Fetcher:
                     raise self._too_large(url)
                 file.write(chunk)
                 part.digest.update(chunk)
+                part.tell(part.size, part.total)
                 if self._tick() > until:
                     message = f"took longer than {self._policy.deadline:g} s ({part.size:,} bytes came)"
                     raise _error(message, "network", url)

@@ -54,6 +54,27 @@ class Output:
         return "video" if self.kind in {"final", "segment"} else "image"
 
 
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """How much of a file has come.
+
+    Attributes:
+        kind: Which output.
+        index: Of a segment or keyframe.
+        bytes: That have come.
+        total: That will come; None where the server does not say.
+    """
+
+    kind: OutputKind
+    index: int | None
+    bytes: int
+    total: int | None
+
+
+def _nobody(coming: Coming) -> None:
+    """Nobody wants to be told."""
+
+
 def outputs_of(job: Job, *, keyframes: Sequence[Keyframe] = (), include: Collection[Include] = INCLUDE) -> list[Output]:
     """What of a job can be fetched: everything included that has a link.
 
@@ -94,6 +115,7 @@ def download_outputs(
     parallel: int = 4,
     timeout: float = 60.0,
     client: StreamClient | None = None,
+    on_progress: Callable[[Coming], None] | None = None,
 ) -> Manifest:
     """Bring a job's outputs home: streamed, checked, moved into place whole, described in `manifest.json`.
 
@@ -116,6 +138,7 @@ def download_outputs(
         parallel: Files fetched at once.
         timeout: Seconds without a byte after which a connection is given up and resumed.
         client: Connections to share between many jobs.
+        on_progress: Told how much of each file has come, from the threads that fetch them.
 
     Returns:
         The manifest; `manifest.uri("final")` says where the video is.
@@ -145,7 +168,9 @@ def download_outputs(
         current = (
             known if known is not None and known.job.get("updated_at") == _described(job).get("updated_at") else None
         )
-        keeper = _Keeper(store, folder, Fetcher(own, policy), links, known=current, job_id=job.job_id)
+        keeper = _Keeper(
+            store, folder, Fetcher(own, policy), links, known=current, job_id=job.job_id, tell=on_progress or _nobody
+        )
         wanted = outputs_of(job, keyframes=keyframes, include=include)
         with ThreadPoolExecutor(max_workers=max(1, min(parallel, len(wanted)))) as pool:
             results = list(pool.map(keeper.keep, wanted))
@@ -202,7 +227,15 @@ class _Keeper:
     """Keeps one output in the store, by fetching it or by finding it there."""
 
     def __init__(
-        self, store: Store, folder: str, fetcher: Fetcher, links: _Links, *, known: Manifest | None, job_id: str
+        self,
+        store: Store,
+        folder: str,
+        fetcher: Fetcher,
+        links: _Links,
+        *,
+        known: Manifest | None,
+        job_id: str,
+        tell: Callable[[Coming], None],
     ) -> None:
         self._store = store
         self._folder = folder
@@ -210,6 +243,7 @@ class _Keeper:
         self._links = links
         self._known = known
         self._job_id = job_id
+        self._tell = tell
 
     def keep(self, output: Output) -> ManifestFile | DownloadError:
         try:
@@ -229,7 +263,11 @@ class _Keeper:
     def _fetch(self, output: Output) -> ManifestFile:
         with self._store.spool(self._folder + output.kind) as part:
             fetched = self._fetcher.fetch(
-                output.url, part, family=output.family, renew=lambda url: self._links.renew(output, url)
+                output.url,
+                part,
+                family=output.family,
+                renew=lambda url: self._links.renew(output, url),
+                tell=lambda size, total: self._tell(Coming(output.kind, output.index, size, total)),
             )
             name = file_name(output.kind, output.index, fetched.media_type)
             seen = probe(part, fetched.media_type)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Take the pictures that the documentation shows, of real pages in a headless Chromium.
+
+    .venv/bin/python scripts/pictures_of_the_pages.py                 # all three
+    .venv/bin/python scripts/pictures_of_the_pages.py emulator dagster airflow
+
+Each starts what it shows: the local U-Gen, a real Dagster with the example project, a real Airflow with an example DAG.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from picture_of_the_gallery import BROWSERS
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from ugen_provider import CreateJob, UGenClient
+from ugen_provider.cli.demo.airflow_processes import PASSWORD, USER, RealAirflow
+from ugen_provider.cli.demo.dagster_api import BACKFILL_ENDED
+from ugen_provider.cli.demo.dagster_processes import RealDagster
+from ugen_provider.cli.demo.processes import wait_until
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import LOCAL_KEY, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "images"
+MOST_BYTES = 200_000
+LOADED = "() => [...document.images].every(image => image.complete)"
+PRODUCTS = {"mug": "Stoneware mug", "lamp": "Aurora lamp", "shoe": "Trail shoe"}
+
+
+def keep(page: Page, name: str) -> None:
+    """Take the picture; with fewer colours where it would be large."""
+    raw = page.screenshot()
+    path = PICTURES / f"{name}.png"
+    for colours in (None, 256, 64, 24):
+        shown = Image.open(io.BytesIO(raw)).convert("RGB")
+        file = io.BytesIO()
+        (shown.quantize(colours) if colours else shown).save(file, "PNG", optimize=True)
+        if len(file.getvalue()) <= MOST_BYTES:
+            break
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.getvalue())
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB", flush=True)
+
+
+def emulator(page: Page) -> None:
+    """The page of the local U-Gen, with a finished job and one at work."""
+    with EmulatorServer(Settings(speed=0, admin=True)) as server:
+        with UGenClient(api_key=LOCAL_KEY, base_url=server.base_url) as client:
+            for number, name in enumerate(PRODUCTS.values()):
+                image = f"https://shop.example/{name.split()[0].lower()}.png"
+                client.jobs.create(CreateJob(product_name=name, product_image_url=image, segment_count=2))
+                server.emulator.advance(3600 if number < 2 else 70)
+        page.goto(server.url)
+        page.wait_for_timeout(3000)
+        page.wait_for_function(LOADED)
+        keep(page, "emulator")
+
+
+def dagster(page: Page) -> None:
+    """The asset of the finished videos in Dagster, one partition open."""
+    home = Path(tempfile.mkdtemp(prefix="ugen-pictures-"))
+    feed = home / "feed.csv"
+    rows = [f"{key},{name},https://shop.example/{key}.png" for key, name in PRODUCTS.items()]
+    feed.write_text("\n".join(["id,title,image_link", *rows]))
+    with EmulatorServer(Settings(speed=200, admin=True)) as server:
+        env = {
+            "UGEN_API_KEY": LOCAL_KEY,
+            "UGEN_BASE_URL": server.base_url,
+            "UGEN_OUTPUT": str(home / "videos"),
+            "UGEN_FEED": str(feed),
+            "PYTHONPATH": str(ROOT / "example_dagster"),
+        }
+        definitions = ROOT / "example_dagster" / "shop_videos" / "definitions.py"
+        with RealDagster(home / "home", definitions=definitions, env=env) as real:
+            real.api.add_partitions("ugen_products", keys=list(PRODUCTS))
+            backfill = real.api.launch_backfill(["keyframes", "videos", "final_video"], partitions=list(PRODUCTS))
+            wait_until(
+                lambda: real.api.backfill_status(backfill) in BACKFILL_ENDED,
+                what="the backfill",
+                timeout=300.0,
+                watch=[real.processes],
+            )
+            page.goto(f"{real.url}/assets/final_video?view=partitions&partition=lamp")
+            page.wait_for_function(
+                "() => document.querySelectorAll('td img').length > 0 && "
+                "[...document.querySelectorAll('td img')].every(image => image.complete && image.naturalWidth > 0)",
+                timeout=60_000,
+            )
+            page.wait_for_timeout(1000)
+            keep(page, "dagster")
+    shutil.rmtree(home)
+
+
+def airflow(page: Page) -> None:
+    """The plugin's page of a finished job, in Airflow's own frame."""
+    home = Path(tempfile.mkdtemp(prefix="ugen-pictures-"))
+    dags = home / "dags"
+    dags.mkdir()
+    shutil.copy(ROOT / "tests" / "real" / "airflow" / "dags" / "one_job.py", dags)
+    with EmulatorServer(Settings(speed=60, admin=True)) as server, RealAirflow(home / "home", dags=dags) as real:
+        real.api.set_connection(
+            "ugen_default", conn_type="ugen", password=LOCAL_KEY, extra={"base_url": server.base_url}
+        )
+        real.wait_for_dag("deferred_job")
+        real.api.trigger("deferred_job", run_id="first", conf={"product": PRODUCTS["lamp"]})
+
+        def ended() -> bool:
+            return any(
+                each["state"] in {"success", "failed"}
+                for each in real.api.task_instances("deferred_job", run_id="first")
+            )
+
+        wait_until(ended, what="the task", timeout=300.0, watch=[real.processes])
+        page.goto(f"{real.url}/auth/login")
+        page.fill("input[name=username]", USER)
+        page.fill("input[name=password]", PASSWORD)
+        page.click("button[type=submit]")
+        page.wait_for_load_state("networkidle")
+        page.goto(f"{real.url}/dags/deferred_job/runs/first/tasks/job/plugin/ugen_job")
+        frame = page.frame_locator("iframe")
+        frame.locator("#final video").wait_for(timeout=60_000)
+        frame.locator("#final video").evaluate(
+            "video => new Promise(done => { video.preload = 'auto'; video.currentTime = 1;"
+            " const seen = () => video.readyState >= 2 ? done(1) : setTimeout(seen, 100); seen(); })"
+        )
+        page.wait_for_timeout(1500)
+        keep(page, "airflow")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+TAKEN: dict[str, Callable[[Page], None]] = {"emulator": emulator, "dagster": dagster, "airflow": airflow}
+
+
+def main() -> int:
+    """Take those that are asked for.
+
+    Returns:
+        The exit code.
+    """
+    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print("no Chromium found; say CHROMIUM=/path/to/chromium")
+        return 1
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
+    with sync_playwright() as playwright:
+        chromium: Any = playwright.chromium.launch(executable_path=browser, args=arguments)
+        for name in sys.argv[1:] or TAKEN:
+            begun = time.monotonic()
+            TAKEN[name](chromium.new_page(viewport={"width": 1280, "height": 800}))
+            print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+        chromium.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

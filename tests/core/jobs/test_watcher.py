@@ -198,20 +198,35 @@ def test_a_waiter_that_is_cancelled_leaves_nothing_and_without_waiters_nothing_i
     local = make()
     ids = buy(local, 3)
 
+    class Pausing(SystemClock):
+        """Time stands still, and it is told that somebody waits for it to go on."""
+
+        def __init__(self):
+            self.reached = asyncio.Event()
+
+        async def asleep(self, seconds):
+            self.reached.set()
+            await asyncio.Event().wait()
+
     async def run():
         async with local.async_client() as client:
-            watcher = JobWatcher(client, clock=SystemClock())
+            clock = Pausing()
+            watcher = JobWatcher(client, clock=clock)
             waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in ids]
-            await asyncio.sleep(0.05)
+            await asyncio.wait_for(clock.reached.wait(), 60)
             assert watcher.waiting == 3
+            looking = [task for task in asyncio.all_tasks() if task.get_name() == "ugen-job-watcher"]
+            assert len(looking) == 1
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
             assert watcher.waiting == 0
-            await asyncio.sleep(0.01)
-            return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "ugen-job-watcher"]
+            await asyncio.wait(looking, timeout=60)
+            return asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert anyio.run(run) == []
+    before = local.requests()
+    assert anyio.run(run) == set()
+    assert local.requests() > before
 
 
 def test_two_who_wait_for_one_job_are_both_told_for_the_price_of_one():

@@ -22,7 +22,7 @@ from ugen_provider.cli.fields import feed_field_options
 from ugen_provider.cli.frame import CommandFailedError, command
 from ugen_provider.cli.jobs.downloading import include_option, may_be_private, private_option, template_option
 from ugen_provider.cli.jobs.waiting import INTERVAL
-from ugen_provider.cli.ledger.reading import RunningJob, ledger_option, running_jobs
+from ugen_provider.cli.ledger.reading import ledger_option, left_running
 from ugen_provider.cli.printing import Listing
 from ugen_provider.cli.session import Session
 from ugen_provider.core.batch.budget import Budget
@@ -30,6 +30,7 @@ from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.plans import Duplicates, PlanOptions, Run
 from ugen_provider.core.batch.report import Report, find_run, outcomes, rejected_rows, write_rejected
 from ugen_provider.core.batch.runner import FeedRunner
+from ugen_provider.core.batch.runs import RunningJob
 from ugen_provider.core.batch.spec import FeedRun, Outputs
 from ugen_provider.core.jobs.buying import BuyingPolicy
 from ugen_provider.core.media.outputs import Include
@@ -204,7 +205,7 @@ def _run(session: Session, ledger: Ledger, spec: FeedRun) -> Report:
             return asyncio.run(work())
         except KeyboardInterrupt:
             raise interrupted(
-                running_jobs(ledger, spec.catalogue, spec.run_id, namespace=session.namespace),
+                left_running(ledger, spec.catalogue, spec.run_id, namespace=session.namespace),
                 again(session.arguments, run_id=spec.run_id),
             ) from None
 

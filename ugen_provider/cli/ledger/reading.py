@@ -12,21 +12,13 @@ from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.plans import Run
-from ugen_provider.core.batch.report import find_run
+from ugen_provider.core.batch.runs import RunningJob, running_jobs
 
 ledger_option = click.option(
     "--ledger",
     metavar="PATH|URL",
     help="A SQLite file or a PostgreSQL URL; else UGEN_LEDGER, the profile's, or one in the user's data folder.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RunningJob:
-    """A job that a stopped run left running."""
-
-    product_id: str
-    job_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +49,10 @@ def known_runs(ledger: Ledger, catalogue: str, *, namespace: str) -> list[KnownR
     return [KnownRun(Run(row.id, known, row.run_id, row.owner or ""), row.created_at, row.state) for row in rows]
 
 
-def running_jobs(ledger: Ledger, catalogue: str, run_id: str, *, namespace: str) -> list[RunningJob]:
-    """The jobs that a stopped run left running; none where it was not even planned."""
+def left_running(ledger: Ledger, catalogue: str, run_id: str, *, namespace: str) -> list[RunningJob]:
+    """The jobs that a stopped run left running; none where the catalogue is not even known."""
     try:
-        run = find_run(ledger, ledger.find_catalogue(catalogue, namespace=namespace), run_id)
+        found = ledger.find_catalogue(catalogue, namespace=namespace)
     except ConfigError:
         return []
-    item, intent = schema.item, schema.intent
-    same = sa.and_(
-        intent.c.catalogue_id == run.catalogue.id,
-        intent.c.product_id == item.c.product_id,
-        intent.c.fingerprint == item.c.fingerprint,
-    )
-    query = (
-        sa.select(item.c.product_id, intent.c.job_id)
-        .select_from(item.join(intent, same))
-        .where(item.c.run == run.id, item.c.state == "running", intent.c.job_id.is_not(None))
-        .order_by(item.c.seq)
-    )
-    rows = ledger.read(lambda connection: connection.execute(query).all())
-    return [RunningJob(row.product_id, row.job_id) for row in rows]
+    return running_jobs(ledger, found, run_id)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ugen_provider.core.lazily import on_first_use
+
 if TYPE_CHECKING:
     from ugen_provider.core.batch.budget import Budget
     from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, RunRefusedError
@@ -51,11 +53,4 @@ _HOMES = {
     "run_feed": "runner",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
@@ -94,6 +96,33 @@ def finish(ledger: Ledger, run: Run) -> None:
     values = {"state": "done", "finished_at": ledger.now()}
     update = sa.update(table).where(table.c.id == run.id).values(values)
     ledger.writer.run(lambda connection: connection.execute(update))
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that a stopped run left running."""
+
+    product_id: str
+    job_id: str
+
+
+def running_jobs(ledger: Ledger, catalogue: Catalogue, run_id: str) -> list[RunningJob]:
+    """The jobs that a stopped run left running, in the order of the plan; none where it was not even planned."""
+    item, intent, run = schema.item, schema.intent, schema.run
+    same = sa.and_(
+        intent.c.catalogue_id == catalogue.id,
+        intent.c.product_id == item.c.product_id,
+        intent.c.fingerprint == item.c.fingerprint,
+    )
+    query = (
+        sa.select(item.c.product_id, intent.c.job_id)
+        .select_from(item.join(run, run.c.id == item.c.run).join(intent, same))
+        .where(run.c.catalogue_id == catalogue.id, run.c.run_id == run_id, item.c.state == "running")
+        .where(intent.c.job_id.is_not(None))
+        .order_by(item.c.seq)
+    )
+    rows = ledger.read(lambda connection: connection.execute(query).all())
+    return [RunningJob(row.product_id, str(row.job_id)) for row in rows]
 
 
 def open_items(ledger: Ledger, run: Run) -> int:

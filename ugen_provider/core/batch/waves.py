@@ -7,14 +7,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from ugen_provider.core.api._async_client import AsyncUGenClient
 from ugen_provider.core.api.config import ClientConfig
-from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.report import Report
 from ugen_provider.core.batch.runner import FeedRunner
+from ugen_provider.core.batch.runs import running_jobs
 from ugen_provider.core.batch.spec import FeedRun, Progress
 
 _STILL = 2.0
@@ -80,7 +78,7 @@ async def run_wave(
         await asyncio.gather(running, return_exceptions=True)
         if not running.cancelled():
             return Wave(running.result())
-    return Wave(None, await asyncio.to_thread(_running_jobs, ledger, spec, config.namespace), retry_in=30.0)
+    return Wave(None, await asyncio.to_thread(_job_ids, ledger, spec, config.namespace), retry_in=30.0)
 
 
 def _is_bought(progress: Progress) -> bool:
@@ -92,19 +90,6 @@ def _is_bought(progress: Progress) -> bool:
     return full or rest <= 0
 
 
-def _running_jobs(ledger: Ledger, spec: FeedRun, namespace: str) -> tuple[str, ...]:
+def _job_ids(ledger: Ledger, spec: FeedRun, namespace: str) -> tuple[str, ...]:
     catalogue = ledger.find_catalogue(spec.catalogue, namespace=namespace)
-    item, intent, run = schema.item, schema.intent, schema.run
-    same = sa.and_(
-        intent.c.catalogue_id == catalogue.id,
-        intent.c.product_id == item.c.product_id,
-        intent.c.fingerprint == item.c.fingerprint,
-    )
-    query = (
-        sa.select(intent.c.job_id)
-        .select_from(item.join(run, run.c.id == item.c.run).join(intent, same))
-        .where(run.c.catalogue_id == catalogue.id, run.c.run_id == spec.run_id, item.c.state == "running")
-        .where(intent.c.job_id.is_not(None))
-        .order_by(item.c.seq)
-    )
-    return ledger.read(lambda connection: tuple(str(row.job_id) for row in connection.execute(query)))
+    return tuple(running.job_id for running in running_jobs(ledger, catalogue, spec.run_id))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ugen_provider.core.lazily import on_first_use
+
 if TYPE_CHECKING:
     from ugen_provider.core.feeds.errors import FeedError
     from ugen_provider.core.feeds.mapper import Mapper, SkippedRow, to_job_fields
@@ -48,11 +50,4 @@ _HOMES = {
     "to_job_fields": "mapper",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use, so that a DAG that only names this package pays nothing for it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -24,7 +24,7 @@ from ugen_provider.core.api.polling import Seen
 from ugen_provider.core.api.retries import ambiguous
 from ugen_provider.core.jobs.buying import Decision, Move, decide
 from ugen_provider.core.jobs.finding import find_by_key
-from ugen_provider.core.jobs.intent import Intent, IntentStore, OurAction, PendingRetry
+from ugen_provider.core.jobs.intent import Intent, IntentStore, OurAction, PendingRetry, write_down
 from ugen_provider.core.jobs.order import How, Order, Purchase
 from ugen_provider.core.jobs.repeating import count_reserves, send_looked_after, was_taken
 
@@ -178,7 +178,7 @@ class Attempt:
     # What is written down.
 
     def _write(self, intent: Intent) -> Flow[Intent]:
-        yield Perform("intent.write", lambda: self._store.write(intent))
+        yield from write_down(self._store, intent)
         return intent
 
     def _asked_for(self) -> tuple[str, ...]:

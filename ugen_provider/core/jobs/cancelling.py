@@ -12,7 +12,7 @@ from ugen_provider.core.api.effects import Flow, Now, Perform
 from ugen_provider.core.api.errors import ConflictError, NotFoundError, UGenError
 from ugen_provider.core.api.flows import Caller
 from ugen_provider.core.api.models import Job, JobState
-from ugen_provider.core.jobs.intent import CancelReason, Intent, IntentStore, OurAction
+from ugen_provider.core.jobs.intent import CancelReason, Intent, IntentStore, OurAction, write_down
 
 OnInterrupt = Literal["cancel", "pause", "detach"]
 
@@ -53,7 +53,7 @@ def cancel(
         if intent is not None and intent.job_id == job_id:
             now: float = yield Now()
             intent = replace(intent, action=OurAction("cancel", reason, now))
-            yield from _write(store, intent)
+            yield from write_down(store, intent)
         else:
             intent = None
     job = yield from _look(caller, job_id)
@@ -64,15 +64,11 @@ def cancel(
     confirmed = job is not None and job.state is JobState.CANCELLED
     if store is not None and intent is not None and intent.action is not None:
         if confirmed:
-            yield from _write(store, replace(intent, action=replace(intent.action, confirmed=True)))
+            yield from write_down(store, replace(intent, action=replace(intent.action, confirmed=True)))
         elif job is not None and job.ended:
             # It ended first. A wish that stays would cancel what a stage retry brings back to life.
-            yield from _write(store, replace(intent, action=None))
+            yield from write_down(store, replace(intent, action=None))
     return Cancelled(job, confirmed)
-
-
-def _write(store: IntentStore, intent: Intent) -> Flow[None]:
-    yield Perform("intent.write", lambda: store.write(intent))
 
 
 def _look(caller: Caller, job_id: str) -> Flow[Job | None]:
@@ -101,7 +97,7 @@ def pause(
             if intent.action is not None and intent.action.kind == "cancel":
                 return job  # somebody wants it cancelled, and whoever comes next sees to that
             now: float = yield Now()
-            yield from _write(store, replace(intent, action=OurAction("pause", "interrupt", now)))
+            yield from write_down(store, replace(intent, action=OurAction("pause", "interrupt", now)))
     try:
         yield from caller.call(operations.pause_job(job_id))
     except ConflictError:

@@ -24,7 +24,7 @@ from ugen_provider.core.api.flows import Caller
 from ugen_provider.core.api.models import Job, JobState, Keyframe
 from ugen_provider.core.api.polling import Seen
 from ugen_provider.core.jobs.cancelling import Cancelled, cancel
-from ugen_provider.core.jobs.intent import Intent, IntentStore, OurAction, PendingRetry
+from ugen_provider.core.jobs.intent import Intent, IntentStore, OurAction, PendingRetry, write_down
 from ugen_provider.core.jobs.repeating import count_reserves, send_looked_after
 
 ANCHOR = 0
@@ -227,8 +227,7 @@ def pass_gate(
     if store is not None and scope is not None:
         intent: Intent | None = yield Perform("intent.read", lambda: store.read(scope))
         if intent is not None and intent.job_id == job_id and intent.action is not None:
-            freed = replace(intent, action=None)
-            yield Perform("intent.write", lambda: store.write(freed))
+            yield from write_down(store, replace(intent, action=None))
     restart = operations.retry_job(job_id, restart_from_stage="generation")
     onward = restart if ended_at_the_gate else operations.resume_job(job_id)
     reserves = (yield from count_reserves(caller, job_id)) if ended_at_the_gate else None
@@ -260,4 +259,4 @@ def hold_at_gate(store: IntentStore, scope: str, job_id: str) -> Flow[None]:
     if intent is not None and intent.job_id == job_id and intent.action is None:
         now: float = yield Now()
         held = replace(intent, action=OurAction("pause", "gate", now, confirmed=True))
-        yield Perform("intent.write", lambda: store.write(held))
+        yield from write_down(store, held)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
+from ugen_provider.core.api.effects import Flow, Perform
 from ugen_provider.core.api.polling import Seen
 
 CancelReason = Literal["kill", "timeout", "rejected", "expired", "over_max_credits", "operator", "cli", "regenerate"]
@@ -128,6 +129,11 @@ class IntentStore(Protocol):
     def write(self, intent: Intent) -> None:
         """Keep an intent; when this returns, a crash does not lose it."""
         ...
+
+
+def write_down(store: IntentStore, intent: Intent) -> Flow[None]:
+    """Keep an intent, as a step of a flow."""
+    yield Perform("intent.write", lambda: store.write(intent))
 
 
 class MemoryIntentStore:

@@ -18,7 +18,7 @@ from ugen_provider.core.api.flows import Caller, Operation
 from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.api.polling import Seen
 from ugen_provider.core.api.retries import ambiguous
-from ugen_provider.core.jobs.intent import Intent, IntentStore, PendingRetry
+from ugen_provider.core.jobs.intent import Intent, IntentStore, PendingRetry, write_down
 
 _SENDS = 3
 
@@ -94,7 +94,7 @@ def retry_once(
             pending_retry=PendingRetry(Seen.of(job), reserves),
         )
         _refuse_unless(spending, scope, job_id)
-        yield from _write(store, intent)
+        yield from write_down(store, intent)
     pending = intent.pending_retry
     if pending is None:
         return Acted(job, "already")
@@ -103,7 +103,7 @@ def retry_once(
         _refuse_unless(spending, scope, job_id)
         onward = operations.retry_job(job_id, restart_from_stage=restart_from_stage)
         yield from send_looked_after(caller, onward, job_id, pending=pending)
-    yield from _write(store, replace(intent, stage_retries=1, pending_retry=None))
+    yield from write_down(store, replace(intent, stage_retries=1, pending_retry=None))
     job = yield from caller.call(operations.get_job(job_id))
     return Acted(job, "already" if taken else "done", pending.seen if pending.seen.is_still(job) else None)
 
@@ -183,10 +183,6 @@ def was_taken(caller: Caller, job_id: str, *, pending: PendingRetry) -> Flow[boo
         return False
     reserves = yield from count_reserves(caller, job_id)
     return reserves is not None and reserves > pending.reserves
-
-
-def _write(store: IntentStore, intent: Intent) -> Flow[None]:
-    yield Perform("intent.write", lambda: store.write(intent))
 
 
 def _refuse_unless(spending: Spending, scope: str, job_id: str) -> None:

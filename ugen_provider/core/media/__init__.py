@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ugen_provider.core.lazily import on_first_use
+
 if TYPE_CHECKING:
     from ugen_provider.core.media.errors import DownloadError
     from ugen_provider.core.media.gallery import write_gallery
@@ -29,11 +31,4 @@ _HOMES = {
     "write_gallery": "gallery",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -89,6 +89,20 @@ def test_bad_lines_of_jsonl_are_rejected_rows_and_numbers_become_ids():
     assert str(no_object) == """line 4, item 4: row is no JSON object, got "['a list']\""""
 
 
+def test_rows_of_a_shopify_product_that_were_sorted_apart_are_told_and_the_product_is_kept(tmp_path):
+    path = tmp_path / "sorted.csv"
+    path.write_text(
+        "Handle,Title,Image Src\n"
+        "shirt,Linen shirt,https://s.example/1.jpg\n"
+        "cap,Wool cap,https://s.example/2.jpg\n"
+        "shirt,,https://s.example/3.jpg\n"
+    )
+    shirt, torn, cap = read_feed(path)
+    assert (shirt.id, shirt.image_links, cap.id) == ("shirt", ("https://s.example/1.jpg",), "cap")
+    assert (torn.line, torn.product_id, torn.column) == (4, "shirt", "title")
+    assert "was it sorted?" in torn.rule
+
+
 def test_json_from_shopifys_own_api():
     nano, quote = products(FILES / "products.json")
     assert (nano.id, nano.brand, nano.description) == ("632910392", "Apple", "<p>It's small.</p>")

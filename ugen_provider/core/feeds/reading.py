@@ -281,8 +281,15 @@ def _usable(names: tuple[str, ...], source: str) -> tuple[str, ...]:
     return names
 
 
+_TORN = "is empty, and the row above is of another product; further rows of a product follow its first: was it sorted?"
+
+
 def _grouped(rows: Iterator[Product | RejectedRow]) -> Iterator[Product | RejectedRow]:
-    """Shopify writes a product over many rows, its variants and pictures, with the title in the first alone."""
+    """Shopify writes a product over many rows, its variants and pictures, with the title in the first alone.
+
+    They stand directly below one another, and Shopify itself warns that sorting the file tears them apart. To put them
+    together again would mean to hold the whole feed, and to guess which picture came first.
+    """
     held: Product | None = None
     pictures: list[str] = []
     count = 0
@@ -292,6 +299,8 @@ def _grouped(rows: Iterator[Product | RejectedRow]) -> Iterator[Product | Reject
         elif held is not None and row.id == held.id and not row.title:
             count += 1
             pictures.extend(link for link in row.texts("image_link") if link not in pictures)
+        elif not row.title:
+            yield RejectedRow(row.line, row.item, row.id, "title", _TORN)
         else:
             if held is not None:
                 yield _merged(held, pictures, count)

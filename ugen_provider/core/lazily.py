@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Public names of a package that are loaded on first use, so that a DAG that only names the package pays nothing."""
+"""What is loaded on first use: whoever only names a package, or only makes a client, pays for no more than that."""
 
 from __future__ import annotations
 
@@ -25,3 +25,24 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], obje
         return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     return load
+
+
+class LazyModule:
+    """A module that is imported when something of it is first asked for.
+
+    Args:
+        name: Its name.
+
+    Example:
+        >>> LazyModule("json").dumps([1])
+        '[1]'
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> object:
+        """Something of the module."""
+        return getattr(import_module(self._name), name)

@@ -3,6 +3,8 @@
 
 import inspect
 import logging
+import subprocess
+import sys
 
 import anyio
 import httpx
@@ -372,3 +374,15 @@ def test_both_clients_offer_the_same_names():
     sync, aio = UGenClient(api_key="k"), AsyncUGenClient(api_key="k")
     assert names(sync) == names(aio)
     assert len(names(sync)) == 27
+
+
+@pytest.mark.parametrize("kind", ["UGenClient", "AsyncUGenClient"])
+def test_a_client_is_made_without_the_models_and_the_first_answer_brings_them(kind):
+    code = (
+        f"import sys; from ugen_provider import {kind}; client = {kind}(api_key='k')\n"
+        "assert 'pydantic' not in sys.modules\n"
+        "from ugen_provider.core.api import operations\n"
+        "assert operations.read_listed_job({'job_id': 'j', 'status': 'completed'}).ended\n"
+        "assert 'pydantic' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,21 +15,6 @@ from ugen_provider.core.api.diagnosis import Diagnosis, diagnose
 from ugen_provider.core.api.effects import Flow, Now
 from ugen_provider.core.api.errors import JobCancelledError, JobFailedError, JobPausedError
 from ugen_provider.core.api.flows import Caller, Operation
-from ugen_provider.core.api.models import (
-    Balance,
-    CreateJob,
-    Estimate,
-    Job,
-    Keyframe,
-    Model,
-    MusicTrack,
-    Segment,
-    Suggestion,
-    Template,
-    Transaction,
-    UploadedImage,
-    WebhookSettings,
-)
 from ugen_provider.core.api.pages import Page
 from ugen_provider.core.api.retries import CoolDown, RetryPolicy
 from ugen_provider.core.api.secrets import Secret
@@ -37,6 +22,22 @@ from ugen_provider.core.api.uploads import MUSIC, PRODUCT_IMAGE, read_upload
 
 if TYPE_CHECKING:
     import os
+
+    from ugen_provider.core.api.models import (
+        Balance,
+        CreateJob,
+        Estimate,
+        Job,
+        Keyframe,
+        Model,
+        MusicTrack,
+        Segment,
+        Suggestion,
+        Template,
+        Transaction,
+        UploadedImage,
+        WebhookSettings,
+    )
 
 T = TypeVar("T")
 

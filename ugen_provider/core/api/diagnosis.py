@@ -14,8 +14,8 @@ from ugen_provider.core.api import operations, rules
 from ugen_provider.core.api.effects import Flow, Now, Request, Response
 from ugen_provider.core.api.errors import APIError, NotFoundError, UGenError
 from ugen_provider.core.api.flows import Caller
-from ugen_provider.core.api.models import state_of
 from ugen_provider.core.api.pages import read_page
+from ugen_provider.core.api.states import state_of
 
 _KNOWN_WORDS = frozenset({"pending", "processing", "paused", "completed", "failed", "cancelled", "canceled"})
 _SAMPLE = {

@@ -7,7 +7,6 @@ reads as None rather than hiding a job that was paid for.
 
 import warnings as python_warnings
 from collections.abc import Mapping
-from enum import Enum
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -23,6 +22,9 @@ from pydantic import (
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
+from ugen_provider.core.api.pages import objects
+from ugen_provider.core.api.states import JobState as JobState  # noqa: PLC0414  whoever has an answer asks here
+from ugen_provider.core.api.states import state_of as state_of  # noqa: PLC0414
 from ugen_provider.core.api.tolerant import (
     Anything,
     Flag,
@@ -32,7 +34,6 @@ from ugen_provider.core.api.tolerant import (
     Timestamp,
     Whole,
     lenient,
-    objects,
     text_of,
 )
 
@@ -41,41 +42,6 @@ class Answer(BaseModel):
     """The base of everything that the service answers with: unknown fields are kept, in `model_extra`."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, defer_build=True)
-
-
-class JobState(Enum):
-    """What a status means for whoever waits."""
-
-    ACTIVE = "active"
-    """It works, or will; also every status that this version does not know."""
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether the service will do nothing more of its own accord."""
-        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
-
-
-_STATES: Mapping[str, JobState] = {
-    "paused": JobState.PAUSED,
-    "completed": JobState.COMPLETED,
-    "failed": JobState.FAILED,
-    "cancelled": JobState.CANCELLED,
-    "canceled": JobState.CANCELLED,
-}
-
-
-def state_of(status: str) -> JobState:
-    """What a status means; an unknown one is active, since ending it here could lose a paid result.
-
-    Example:
-        >>> state_of("canceled"), state_of("awaiting_review")
-        (<JobState.CANCELLED: 'cancelled'>, <JobState.ACTIVE: 'active'>)
-    """
-    return _STATES.get(status.strip().lower(), JobState.ACTIVE)
 
 
 class Keyframe(Answer):

@@ -4,28 +4,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.effects import Repeat, Request, Upload
 from ugen_provider.core.api.errors import InvalidRequestError
 from ugen_provider.core.api.flows import Operation
-from ugen_provider.core.api.models import (
-    Balance,
-    Estimate,
-    Job,
-    Keyframe,
-    Model,
-    MusicTrack,
-    Segment,
-    Suggestion,
-    Template,
-    Transaction,
-    UploadedImage,
-    WebhookSettings,
-)
 from ugen_provider.core.api.pages import Page, read_items, read_page
+from ugen_provider.core.lazily import LazyModule
+
+if TYPE_CHECKING:
+    from ugen_provider.core.api import models
+    from ugen_provider.core.api.models import (
+        Balance,
+        Estimate,
+        Job,
+        Keyframe,
+        Model,
+        MusicTrack,
+        Segment,
+        Suggestion,
+        Template,
+        Transaction,
+        UploadedImage,
+        WebhookSettings,
+    )
+else:  # with the first answer: a client is made without them, and without pydantic
+    models = LazyModule("ugen_provider.core.api.models")
 
 PAGE_SIZE = 100
 """The largest page that the service gives."""
@@ -46,13 +52,13 @@ def _unwrap(body: Any) -> Any:
 
 
 def _read_job(body: Any) -> Job:
-    return Job.model_validate(_unwrap(body))
+    return models.Job.model_validate(_unwrap(body))
 
 
 def _read_job_or_none(body: Any) -> Job | None:
     unwrapped = _unwrap(body)
     if isinstance(unwrapped, Mapping) and ("job_id" in unwrapped or "id" in unwrapped):
-        return Job.model_validate(unwrapped)
+        return models.Job.model_validate(unwrapped)
     return None
 
 
@@ -116,13 +122,17 @@ def retry_job(job_id: str, *, restart_from_stage: str | None = None) -> Operatio
 def list_keyframes(job_id: str) -> Operation[tuple[Keyframe, ...]]:
     """`GET /jobs/{jobId}/keyframes`, in the order of their index."""
     request = Request(method="GET", path=_job_path(job_id, "keyframes"), point="keyframes")
-    return Operation(request, lambda body: _by_index(tuple(map(Keyframe.model_validate, _listed(body, "keyframes")))))
+    return Operation(
+        request, lambda body: _by_index(tuple(map(models.Keyframe.model_validate, _listed(body, "keyframes"))))
+    )
 
 
 def list_videos(job_id: str) -> Operation[tuple[Segment, ...]]:
     """`GET /jobs/{jobId}/videos`, in the order of their index."""
     request = Request(method="GET", path=_job_path(job_id, "videos"), point="videos")
-    return Operation(request, lambda body: _by_index(tuple(map(Segment.model_validate, _listed(body, "videos")))))
+    return Operation(
+        request, lambda body: _by_index(tuple(map(models.Segment.model_validate, _listed(body, "videos"))))
+    )
 
 
 def _listed(body: Any, name: str) -> tuple[dict[str, Any], ...]:
@@ -156,11 +166,11 @@ def suggest_fields(
     if violations := rules.check(body, pending=("segment_count",) if segment_count is None else ()):
         raise InvalidRequestError(violations)
     request = Request(method="POST", path="/jobs/suggest-fields", json=body, repeat=Repeat.SAFE, point="suggest")
-    return Operation(request, lambda answer: Suggestion.model_validate(_unwrap_suggestion(answer)))
+    return Operation(request, lambda answer: models.Suggestion.model_validate(_unwrap_suggestion(answer)))
 
 
 def _unwrap_suggestion(body: Any) -> Any:
-    known = set(Suggestion.model_fields)
+    known = set(models.Suggestion.model_fields)
     if isinstance(body, Mapping) and not known & set(body):
         for name in ("suggestions", "fields", "data"):
             if isinstance(body.get(name), Mapping):
@@ -170,7 +180,7 @@ def _unwrap_suggestion(body: Any) -> Any:
 
 def get_balance() -> Operation[Balance]:
     """`GET /credits/balance`."""
-    return Operation(Request(method="GET", path="/credits/balance", point="balance"), Balance.model_validate)
+    return Operation(Request(method="GET", path="/credits/balance", point="balance"), models.Balance.model_validate)
 
 
 def list_transactions(*, job_id: str | None = None, page: int = 1, page_size: int = PAGE_SIZE) -> Operation[Page]:
@@ -182,24 +192,26 @@ def list_transactions(*, job_id: str | None = None, page: int = 1, page_size: in
 
 def read_transaction(item: Mapping[str, Any]) -> Transaction:
     """One row of the transactions."""
-    return Transaction.model_validate(item)
+    return models.Transaction.model_validate(item)
 
 
 def read_listed_job(item: Mapping[str, Any]) -> Job:
     """One row of the list of jobs."""
-    return Job.model_validate(item)
+    return models.Job.model_validate(item)
 
 
 def estimate(body: Mapping[str, Any]) -> Operation[Estimate]:
     """`POST /credits/estimate`; free. The method is an assumption, held here alone."""
     sent = {name: value for name, value in body.items() if name != "idempotency_key"}
     request = Request(method="POST", path="/credits/estimate", json=sent, repeat=Repeat.SAFE, point="estimate")
-    return Operation(request, Estimate.model_validate)
+    return Operation(request, models.Estimate.model_validate)
 
 
 def get_webhook() -> Operation[WebhookSettings]:
     """`GET /tenants/me/webhook`."""
-    return Operation(Request(method="GET", path="/tenants/me/webhook", point="webhook"), WebhookSettings.model_validate)
+    return Operation(
+        Request(method="GET", path="/tenants/me/webhook", point="webhook"), models.WebhookSettings.model_validate
+    )
 
 
 def set_webhook(*, webhook_url: str, webhook_secret: str | None = None) -> Operation[WebhookSettings]:
@@ -211,7 +223,7 @@ def set_webhook(*, webhook_url: str, webhook_secret: str | None = None) -> Opera
         body["webhook_secret"] = webhook_secret
     request = Request(method="PUT", path="/tenants/me/webhook", json=body, repeat=Repeat.SAFE, point="webhook")
     fallback = {"webhook_configured": True, "webhook_url": webhook_url}
-    return Operation(request, lambda answer: WebhookSettings.model_validate({**fallback, **(answer or {})}))
+    return Operation(request, lambda answer: models.WebhookSettings.model_validate({**fallback, **(answer or {})}))
 
 
 def delete_webhook() -> Operation[None]:
@@ -223,26 +235,26 @@ def create_product_image(*, name: str, content: bytes, content_type: str) -> Ope
     """`POST /uploads/product-image`; free. Repeating it stores the picture twice and costs nothing."""
     upload = Upload(name=name, content=content, content_type=content_type)
     request = Request(method="POST", path="/uploads/product-image", upload=upload, repeat=Repeat.SAFE, point="upload")
-    return Operation(request, UploadedImage.model_validate)
+    return Operation(request, models.UploadedImage.model_validate)
 
 
 def list_templates(*, limit: int = 50) -> Operation[tuple[Template, ...]]:
     """`GET /templates`."""
     request = Request(method="GET", path="/templates", params=_params(limit=limit), point="templates")
-    return Operation(request, lambda body: tuple(map(Template.model_validate, read_items(body))))
+    return Operation(request, lambda body: tuple(map(models.Template.model_validate, read_items(body))))
 
 
 def create_template(body: Mapping[str, Any]) -> Operation[Template]:
     """`POST /templates`. Repeating it would make a second template."""
     request = Request(method="POST", path="/templates", json=dict(body), repeat=Repeat.UNSAFE, point="template")
-    return Operation(request, Template.model_validate)
+    return Operation(request, models.Template.model_validate)
 
 
 def update_template(template_id: str, body: Mapping[str, Any]) -> Operation[Template]:
     """`PUT /templates/{id}`. The method is an assumption, held here alone."""
     path = f"/templates/{quote(template_id, safe='')}"
     request = Request(method="PUT", path=path, json=dict(body), repeat=Repeat.SAFE, point="template")
-    return Operation(request, Template.model_validate)
+    return Operation(request, models.Template.model_validate)
 
 
 def list_music_catalog(
@@ -251,13 +263,13 @@ def list_music_catalog(
     """`GET /music/catalog`."""
     params = _params(mood=mood, tempo=tempo, limit=limit)
     request = Request(method="GET", path="/music/catalog", params=params, point="music")
-    return Operation(request, lambda body: tuple(map(MusicTrack.model_validate, read_items(body))))
+    return Operation(request, lambda body: tuple(map(models.MusicTrack.model_validate, read_items(body))))
 
 
 def list_custom_music() -> Operation[tuple[MusicTrack, ...]]:
     """`GET /music/custom`."""
     request = Request(method="GET", path="/music/custom", point="music")
-    return Operation(request, lambda body: tuple(map(MusicTrack.model_validate, read_items(body))))
+    return Operation(request, lambda body: tuple(map(models.MusicTrack.model_validate, read_items(body))))
 
 
 def create_custom_music(*, title: str, name: str, content: bytes, content_type: str) -> Operation[MusicTrack]:
@@ -270,7 +282,7 @@ def create_custom_music(*, title: str, name: str, content: bytes, content_type: 
         repeat=Repeat.UNSAFE,
         point="music",
     )
-    return Operation(request, MusicTrack.model_validate)
+    return Operation(request, models.MusicTrack.model_validate)
 
 
 def delete_custom_music(music_id: str) -> Operation[None]:
@@ -282,10 +294,10 @@ def delete_custom_music(music_id: str) -> Operation[None]:
 def list_models() -> Operation[tuple[Model, ...]]:
     """`GET /models`."""
     request = Request(method="GET", path="/models", point="models")
-    return Operation(request, lambda body: tuple(map(Model.model_validate, read_items(body))))
+    return Operation(request, lambda body: tuple(map(models.Model.model_validate, read_items(body))))
 
 
 def get_model(model_id: str) -> Operation[Model]:
     """`GET /models/{model_id}`."""
     request = Request(method="GET", path=f"/models/{quote(model_id, safe='')}", point="models")
-    return Operation(request, Model.model_validate)
+    return Operation(request, models.Model.model_validate)

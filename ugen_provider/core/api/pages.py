@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ugen_provider.core.api.tolerant import objects
-
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -53,3 +51,8 @@ def read_page(body: Any, *, page: int, page_size: int) -> Page:
 def read_items(body: Any) -> tuple[dict[str, Any], ...]:
     """Read a list that has no pages."""
     return read_page(body, page=1, page_size=100).items
+
+
+def objects(value: Any) -> Any:
+    """The JSON objects of a list; nothing where there is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else ()

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from ugen_provider.core.api import operations, rules
 from ugen_provider.core.api.effects import Flow, Now, Sleep
@@ -26,7 +27,10 @@ from ugen_provider.core.api.errors import (
     UGenError,
 )
 from ugen_provider.core.api.flows import Caller
-from ugen_provider.core.api.models import Job, JobState
+from ugen_provider.core.api.states import JobState
+
+if TYPE_CHECKING:
+    from ugen_provider.core.api.models import Job
 
 LEAST_INTERVAL = 5.0
 """The service asks for a poll every 5 to 10 seconds."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -41,11 +40,6 @@ def _timestamp(value: Any) -> Any:
 def text_of(value: Any) -> Any:
     """A number as text, as an id may come; everything else as it is."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def objects(value: Any) -> Any:
-    """The JSON objects of a list; nothing where there is no list."""
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else ()
 
 
 Text = Annotated[str | None, WrapValidator(lenient)]

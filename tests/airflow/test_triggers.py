@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,25 @@ class TestWithoutOnKill:
         killed(job, ugen_emulator)
         assert not ugen_client.jobs.get(job.job_id).ended
         assert ugen_emulator.emulator.journal.find_requests(method="DELETE") == []
+
+    def test_a_triggerer_that_stops_and_answers_nobody_any_more_is_not_held_up(
+        self, job: Any, ugen_emulator: Any, ugen_client: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        asked, never = threading.Event(), threading.Event()
+
+        def no_answer(**_: Any) -> Any:
+            asked.set()
+            never.wait()
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(no_answer))
+        monkeypatch.setattr(jobs, "ASK_SECONDS", 0.1)
+        killed(job, ugen_emulator)
+        (asking,) = [thread for thread in threading.enumerate() if thread.name == "ugen-kill"]
+        assert (asked.is_set(), asking.daemon, ugen_client.jobs.get(job.job_id).ended) == (True, True, False)
+        never.set()
+        asking.join(10)
 
     def test_of_two_mapped_instances_with_one_scope_key_neither_cancels(
         self, job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any

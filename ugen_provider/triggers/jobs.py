@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 DEFAULT_POLL_INTERVAL = 10.0
 MOST_JOBS = 500
+ASK_SECONDS = 8.0
+"""For Airflow to say what became of a task instance."""
 KILL_SECONDS = 20.0
-"""For one cancel; Airflow grants 30."""
+"""For one cancel; Airflow grants 30 with the question before it."""
 
 
 class UGenJobTrigger(BaseTrigger):
@@ -124,7 +128,7 @@ class UGenJobTrigger(BaseTrigger):
         ti = self.task_instance
         if not self.cancel_on_kill or ti is None:
             return
-        may = await asyncio.to_thread(ask_airflow, ti, job_id=self.job_id, by_scope_key=self.by_scope_key)
+        may = await _answer_of(partial(ask_airflow, ti, job_id=self.job_id, by_scope_key=self.by_scope_key))
         if not may:
             self.log.info("job %s is left: whoever comes next attaches to it", self.job_id)
             return
@@ -275,6 +279,40 @@ async def read_config(ugen_conn_id: str) -> ClientConfig:
     from ugen_provider.hooks.ugen import UGenHook
 
     return (await UGenHook(ugen_conn_id).aget_settings()).config
+
+
+async def _answer_of(ask: Callable[[], bool]) -> bool:
+    """What a blocking question is answered with; no where nobody answers in time.
+
+    A triggerer that stops answers nobody any more. So the question has a daemon thread of its own, which keeps no
+    process from ending; a pool's thread would.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bool] = loop.create_future()
+
+    def tell(found: bool, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(error)
+
+    def run() -> None:
+        found, failed = False, None
+        try:
+            found = ask()
+        except Exception as error:  # noqa: BLE001  whoever waits for the answer is told of it
+            failed = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, found, failed)
+
+    threading.Thread(target=run, daemon=True, name="ugen-kill").start()
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            return await answer
+    except TimeoutError:
+        return False
 
 
 _is_ready = False

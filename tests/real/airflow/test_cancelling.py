@@ -114,6 +114,31 @@ def test_a_cleared_finished_task_takes_what_it_bought(stage: Stage) -> None:
 
 
 @pytest.mark.torture
+def test_of_two_mapped_instances_with_one_scope_key_neither_cancels_and_both_deliver(stage: Stage) -> None:
+    run = stage.start("shared_job")
+
+    def both() -> list[str]:
+        return [run.task(map_index=index)["state"] for index in (0, 1)]
+
+    run.wait(lambda: both() == ["deferred"] * 2, what="both waiting")
+    run.wait(lambda: run.log().count("starting") >= 2, what="both triggers being loaded")
+    assert run.bought() == 1
+    stage.api.mark_task(run.dag_id, run_id=run.run_id, task_id="job", state="failed", map_index=0)
+    run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
+    assert run.statuses() == ["active"]
+    stage.until_scheduler_has_seen()
+    stage.api.clear_task(run.dag_id, run_id=run.run_id, task_id="job")
+    run.wait(lambda: both() == ["deferred"] * 2, what="both waiting again")
+
+    def over() -> bool:
+        stage.desk.advance(30.0)
+        return all(state in {"success", "failed"} for state in both())
+
+    run.wait(over, what="both being over")
+    assert (both(), run.statuses()) == (["success"] * 2, ["completed"])
+
+
+@pytest.mark.torture
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
     stage: Stage, triggerer_back: None, how: signal.Signals

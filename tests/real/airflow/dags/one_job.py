@@ -29,5 +29,12 @@ with DAG("deferred_job_with_retries", schedule=None, catchup=False):
 with DAG("blocking_job", schedule=None, catchup=False):
     UGenCreateJobOperator(task_id="job", deferrable=False, retries=2, retry_delay=timedelta(seconds=1), **JOB)
 
-with DAG("short_run", schedule=None, catchup=False, dagrun_timeout=timedelta(seconds=12)):
+# Long enough for a busy machine to put the task to sleep, and for its trigger to be loaded.
+with DAG("short_run", schedule=None, catchup=False, dagrun_timeout=timedelta(seconds=30)):
     UGenCreateJobOperator(task_id="job", deferrable=True, retries=1, retry_delay=timedelta(seconds=1), **JOB)
+
+# Two rows of a feed that name the same product: one job, which neither of them owns alone.
+with DAG("shared_job", schedule=None, catchup=False):
+    UGenCreateJobOperator.partial(
+        task_id="job", deferrable=True, retries=1, retry_delay=timedelta(seconds=1), scope_key="lamp", **JOB
+    ).expand(cta_text=["Buy now", "Buy now"])

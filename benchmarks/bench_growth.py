@@ -27,12 +27,15 @@ from ugen_provider.emulator.transport import EmulatorTransport
 
 INTERVAL = 5.0
 READ = """
-import json, resource, sys, time
+import json, sys, time
 from ugen_provider.core.feeds import plan_feed
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    # Not ru_maxrss, which a child takes over from whoever started it.
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+before = peak()
 began, cpu = time.perf_counter(), time.process_time()
 count = sum(1 for _ in plan_feed(sys.argv[1], job_defaults={"segment_count": 1}))
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 found = {"products": count, "cpu_s": round(time.process_time() - cpu, 3), "mb": round((after - before) / 1024, 1)}
 print(json.dumps(found))
 """
@@ -97,13 +100,16 @@ def reading(count: int, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true")
-    smoke = parser.parse_args().smoke
+    parser.add_argument("--jobs", type=int, default=10_000, help="the most jobs that wait at once")
+    parser.add_argument("--products", type=int, default=1_000_000, help="the most products of a feed")
+    asked = parser.parse_args()
+    most_jobs, most_products = (100, 1_000) if asked.smoke else (asked.jobs, asked.products)
     found = {"waiting": [], "reading": []}
-    for count in (10, 100) if smoke else (10, 100, 1_000, 10_000):
+    for count in (each for each in (10, 100, 1_000, 10_000) if each <= most_jobs):
         found["waiting"].append(asyncio.run(waiting(count)))
         print(f"  {found['waiting'][-1]}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ugen-bench-") as folder:
-        for count in (1_000,) if smoke else (1_000, 10_000, 100_000, 1_000_000):
+        for count in (each for each in (1_000, 10_000, 100_000, 1_000_000) if each <= most_products):
             found["reading"].append(reading(count, Path(folder)))
             print(f"  {found['reading'][-1]}", flush=True)
     print(f"  (this process used {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB)")

@@ -86,9 +86,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
 
 
-def measure(name: str, *, smoke: bool) -> dict[str, str]:
+def measure(name: str, *, smoke: bool, more: str = "") -> dict[str, str]:
     """Run one benchmark."""
-    command = [sys.executable, f"benchmarks/bench_{name}.py", *(["--smoke"] if smoke else [])]
+    command = [sys.executable, f"benchmarks/bench_{name}.py", *(["--smoke"] if smoke else []), *more.split()]
     print(f"performance: {' '.join(command[1:])}", flush=True)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout + done.stderr[-2000:], flush=True)
@@ -165,9 +165,9 @@ def plot(title: str, across: str, lines: dict[str, Sequence[tuple[float, float]]
     return "\n".join([*parts, "</svg>", ""])
 
 
-def pictures(printed: str, folder: Path) -> Iterator[str]:
+def pictures(kept: dict[str, str], folder: Path) -> Iterator[str]:
     """Draw how cost grows, from what `bench_growth.py` printed last."""
-    found = json.loads(printed.strip().splitlines()[-1])
+    found = json.loads(kept["printed"].strip().splitlines()[-1])
     folder.mkdir(parents=True, exist_ok=True)
     waiting, reading = found["waiting"], found["reading"]
     drawn = {
@@ -192,6 +192,8 @@ def pictures(printed: str, folder: Path) -> Iterator[str]:
         (folder / name).write_text(svg)
     yield "### How cost grows"
     yield ""
+    yield f"`{kept['command']}`, {kept['day']}, {kept['machine']}."
+    yield ""
     yield "![Requests for waiting jobs](images/waiting.svg)"
     yield ""
     yield "| jobs | requests | one GET per job and interval would be | CPU, s |"
@@ -215,7 +217,7 @@ def write(page: Path, kept: dict[str, dict[str, str]]) -> None:
         if name not in kept:
             lines += [f"### `bench_{name}.py`", "", "Not measured yet.", ""]
         elif name == "growth":
-            lines += pictures(kept[name]["printed"], page.parent / "images")
+            lines += pictures(kept[name], page.parent / "images")
         else:
             lines += section(name, kept[name])
     before, _, rest = page.read_text().partition(BEGIN)
@@ -228,6 +230,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which; all where none is given")
     parser.add_argument("--smoke", action="store_true", help="small numbers; needs --to")
     parser.add_argument("--to", type=Path, help="another folder for what was printed, and for the page")
+    parser.add_argument("--with", dest="more", default="", help="further arguments for what is run")
     parser.add_argument("--only-write", action="store_true", help="measure nothing, write from what is kept")
     asked = parser.parse_args()
     if asked.smoke and asked.to is None:
@@ -238,7 +241,9 @@ def main() -> int:
         page.write_text(f"{BEGIN}\n{END}\n")
     if not asked.only_write:
         for name in asked.names or BENCHES:
-            (folder / f"{name}.json").write_text(json.dumps(measure(name, smoke=asked.smoke), indent=1))
+            (folder / f"{name}.json").write_text(
+                json.dumps(measure(name, smoke=asked.smoke, more=asked.more), indent=1)
+            )
     kept = {
         name: json.loads((folder / f"{name}.json").read_text())
         for name in BENCHES

@@ -168,3 +168,26 @@ def test_a_cancel_that_could_not_be_sent_is_told_with_the_way_out(
     asyncio.run(trigger.on_kill())
     assert not ugen_client.jobs.get(job.job_id).ended
     assert (len(told), job.job_id in told[0], "UGenFindOrphansOperator" in told[0]) == (1, True, True)
+
+
+def test_a_cancel_that_takes_longer_than_airflow_has_patience_is_sent_all_the_same(
+    job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any, ugen_faults: Any, connection: Any
+) -> None:
+    connection(retries=3)
+    airflow_says({"job": "failed"}, {-1: watch(job)})
+    refusing = ugen_faults.add("status", status=503, method="DELETE", times=2)
+
+    async def play() -> None:
+        trigger = UGenJobTrigger(job_id=job.job_id, ugen_conn_id="ugen_default", cancel_on_kill=True)
+        trigger.task_instance = TaskInstance()  # type: ignore[assignment]
+        killing = asyncio.create_task(trigger.on_kill())
+        async with asyncio.timeout(60):
+            while refusing.hits == 0:  # noqa: ASYNC110  the emulator has no event
+                await asyncio.sleep(0.01)
+            killing.cancel()  # as Airflow does again at its next round
+            with pytest.raises(asyncio.CancelledError):
+                await killing
+            await asyncio.gather(*jobs._killing)
+
+    asyncio.run(play())
+    assert ugen_client.jobs.get(job.job_id).status == "cancelled"

@@ -27,6 +27,10 @@ KILL_SECONDS = 20.0
 """For one cancel; Airflow grants 30 with the question before it."""
 
 
+_killing: set[asyncio.Task[None]] = set()
+"""The loop itself holds its tasks but weakly."""
+
+
 class UGenJobTrigger(BaseTrigger):
     """Waits until a job has ended, or stands where it was told to. Free.
 
@@ -124,7 +128,17 @@ class UGenJobTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Cancel the job where the cancelling table says so, and only there."""
+        """Cancel the job where the cancelling table says so, and only there.
+
+        Airflow 3.3.2 cancels a trigger again at each of its rounds, about every second, this method included. So what
+        takes longer, as where the service has to be asked again, goes on in a task of its own.
+        """
+        killing = asyncio.create_task(self._kill(), name="ugen-kill")
+        _killing.add(killing)
+        killing.add_done_callback(_killing.discard)
+        await asyncio.shield(killing)
+
+    async def _kill(self) -> None:
         ti = self.task_instance
         if not self.cancel_on_kill or ti is None:
             return

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An asset watcher in a real triggerer: each job that ends becomes one event, whoever bought it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from ugen_provider import CreateJob, UGenClient
+from ugen_provider.cli.demo.processes import wait_until
+from ugen_provider.emulator.settings import LOCAL_KEY
+
+if TYPE_CHECKING:
+    from tests.real.airflow.conftest import Stage
+
+pytestmark = [pytest.mark.real, pytest.mark.torture]
+DAG, ASSET = "on_ended_job", "ugen_ended"
+PATIENCE = 150.0
+
+
+def told(stage: Stage) -> list[str]:
+    """The jobs of the asset's events, the newest first."""
+    try:
+        (asset,) = (stage.api._ask("GET", "/assets", params={"name_pattern": ASSET}) or {})["assets"]
+        query = {"asset_id": asset["id"], "order_by": "-timestamp", "limit": 100}
+        events: list[dict[str, Any]] = (stage.api._ask("GET", "/assets/events", params=query) or {})["asset_events"]
+    except httpx.TransportError:  # a connection that the API server was just closing
+        return []
+    return [event["extra"]["payload"]["job_id"] for event in events]
+
+
+def handed_on(stage: Stage) -> list[str]:
+    """The jobs that the runs of the DAG on the asset were told of; Airflow gives events that come together to one."""
+    runs: list[dict[str, Any]] = (stage.api._ask("GET", f"/dags/{DAG}/dagRuns") or {})["dag_runs"]
+    done = [run["dag_run_id"] for run in runs if run["state"] == "success"]
+    return [job_id for run_id in done for job_id in stage.api.xcom(DAG, run_id=run_id, task_id="tell")]
+
+
+def test_each_job_that_ends_is_told_once_and_one_that_ends_while_no_triggerer_runs_too(
+    stage: Stage, triggerer_back: None
+) -> None:
+    stage.airflow.wait_for_dag(DAG)
+    stage.api._ask("PATCH", f"/dags/{DAG}", body={"is_paused": False})
+    try:
+        with UGenClient(api_key=LOCAL_KEY, base_url=stage.ugen.base_url) as client:
+
+            def made(name: str) -> str:
+                lamp = {"product_image_url": "https://shop.example/l.png", "segment_count": 1}
+                job = client.jobs.create(CreateJob(product_name=name, **lamp))
+                stage.desk.advance(3600.0)
+                assert client.jobs.get(job.job_id).status == "completed"
+                return job.job_id
+
+            # What ended before the trigger has begun to listen is not told: the first ones are a knock on the door.
+            knocks: list[str] = []
+
+            def listens() -> bool:
+                knocks.append(made(f"Knock {len(knocks)}"))
+                return bool(set(knocks) & set(told(stage)))
+
+            wait_until(listens, what="the trigger listening", timeout=PATIENCE, interval=2.0)
+            first = made("Watched lamp")
+            wait_until(lambda: first in told(stage), what="the job being told", timeout=PATIENCE)
+            stage.kill_part("triggerer")
+            missed = made("Missed lamp")
+            stage.start_part("triggerer")
+            wait_until(lambda: missed in told(stage), what="the missed job being told", timeout=PATIENCE)
+            assert [told(stage).count(job_id) for job_id in (first, missed)] == [1, 1]
+            wait_until(lambda: missed in handed_on(stage), what="the DAG on the asset", timeout=PATIENCE)
+    finally:
+        with suppress(httpx.TransportError):
+            stage.api._ask("PATCH", f"/dags/{DAG}", body={"is_paused": True})

@@ -32,12 +32,15 @@ async def soak(*, base_url: str, jobs: int, at_once: int) -> None:
     from ugen_provider.triggers.jobs import UGenJobTrigger
 
     delivered: list[str] = []
+    buying = asyncio.Semaphore(8)
     running = {"mapped": iter(range(jobs)), "under_way": 0}
 
     async def one(client: AsyncUGenClient, number: int) -> None:
         scope = task_scope(dag_id="soak", run_id="r", task_id="job", map_index=number)
         body = {"product_name": f"Lamp {number}", "product_image_url": "https://s.example/l.jpg", "segment_count": 1}
-        bought = await client.run(purchase(client.caller, Order(scope=scope, body=body), store=MemoryIntentStore()))
+        # Workers buy, in processes of their own: their connections are none of the triggerer's affair.
+        async with buying:
+            bought = await client.run(purchase(client.caller, Order(scope=scope, body=body), store=MemoryIntentStore()))
         made = UGenJobTrigger(job_id=bought.job.job_id, ugen_conn_id="ugen_default", poll_interval=5)
         path, arguments = made.serialize()
         assert path.endswith(".UGenJobTrigger")

@@ -104,6 +104,9 @@ class Engine:
                 open_ones = [partition for partition in self._partitions.values() if not partition.done]
                 await asyncio.gather(*(self._end(client, partition, action) for partition in open_ones))
         finally:
+            # Also where the grace ended before this did: what still waits for an answer must not go on behind the run.
+            for task in self._tasks.values():
+                task.cancel()
             self._stopped.set()
 
     async def _action(self) -> OnInterrupt:

@@ -53,6 +53,15 @@ def keep(page: Page, name: str) -> None:
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB", flush=True)
 
 
+def sign_in(page: Page, url: str) -> None:
+    """Pass the login of a demo's Airflow."""
+    page.goto(f"{url}/auth/login")
+    page.fill("input[name=username]", USER)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("button[type=submit]")
+    page.wait_for_load_state("networkidle")
+
+
 def emulator(page: Page) -> None:
     """The page of the local U-Gen, with a finished job and one at work."""
     with EmulatorServer(Settings(speed=0, admin=True)) as server:
@@ -122,11 +131,7 @@ def airflow(page: Page) -> None:
             )
 
         wait_until(ended, what="the task", timeout=300.0, watch=[real.processes])
-        page.goto(f"{real.url}/auth/login")
-        page.fill("input[name=username]", USER)
-        page.fill("input[name=password]", PASSWORD)
-        page.click("button[type=submit]")
-        page.wait_for_load_state("networkidle")
+        sign_in(page, real.url)
         page.goto(f"{real.url}/dags/deferred_job/runs/first/tasks/job/plugin/ugen_job")
         frame = page.frame_locator("iframe")
         frame.locator("#final video").wait_for(timeout=60_000)

@@ -38,6 +38,8 @@ class Simulation:
     sleepers: list[tuple[float, int, asyncio.Future[None]]] = field(default_factory=list)
     number: Any = field(default_factory=itertools.count)
     moves: int = 0
+    skew: float = 0.0
+    """Seconds by which the clock of the machine is wrong."""
 
     async def asleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,8 +62,22 @@ class Simulation:
                 if not future.done():
                     future.set_result(None)
 
+    def take_the_place_of_time_and_network(self, monkeypatch: pytest.MonkeyPatch, transport: InProcess) -> None:
+        """From now on every client reaches this account, and nobody waits but on its clock."""
+        monkeypatch.setattr(SystemClock, "now", lambda _: self.world.now() + self.skew)
+        monkeypatch.setattr(SystemClock, "tick", lambda _: self.world.now())
+        monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: None)
+        monkeypatch.setattr(SystemClock, "asleep", lambda _, seconds: self.asleep(seconds))
+        sync_client, async_client = httpx.Client, httpx.AsyncClient
+        monkeypatch.setattr(_transport.httpx, "Client", lambda **_: sync_client(transport=transport))
+        monkeypatch.setattr(_transport.httpx, "AsyncClient", lambda **_: async_client(transport=transport))
+
     async def task(self, number: int) -> dict[str, Any]:
         """What Airflow does with one mapped task that has no retry."""
+        return await self.attempt(number, Attempts().next())
+
+    async def attempt(self, number: int, context: Any, *, conn: str = "ugen_default") -> dict[str, Any]:
+        """One attempt of it, from its start over every deferral to its end."""
         operator = UGenCreateJobOperator(
             task_id="job",
             product_name=f"Product {number}",
@@ -69,8 +85,8 @@ class Simulation:
             segment_count=1,
             deferrable=True,
             poll_interval=5,
+            ugen_conn_id=conn,
         )
-        context = Attempts().next()
         context["ti"].map_index = number
         method, event = None, None
         while True:
@@ -80,9 +96,12 @@ class Simulation:
                 return dict(operator.resume_execution(method, {"event": event}, context))
             except TaskDeferred as deferred:
                 method = deferred.method_name
-                async for fired in deferred.trigger.run():
-                    event = fired.payload
+                event = await self.event_of(number, deferred.trigger)
                 await self.asleep(SCHEDULING)
+
+    async def event_of(self, number: int, trigger: Any) -> Any:
+        """What a trigger tells."""
+        return await first_event(trigger)
 
     async def run(self, tasks: int) -> list[dict[str, Any]]:
         keeper = asyncio.create_task(self.keep_time())
@@ -92,19 +111,19 @@ class Simulation:
             keeper.cancel()
 
 
+async def first_event(trigger: Any) -> Any:
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError("the trigger ended without an event")
+
+
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(**limits: Any) -> Simulation:
         world = World(Settings(speed=0, admin=True, tenants=(TenantSettings(**limits),)))
         world.set_base_url("http://127.0.0.1:1")
         simulation, transport = Simulation(world), InProcess(Service(world))
-        monkeypatch.setattr(SystemClock, "now", lambda self: world.now())
-        monkeypatch.setattr(SystemClock, "tick", lambda self: world.now())
-        monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: None)
-        monkeypatch.setattr(SystemClock, "asleep", lambda self, seconds: simulation.asleep(seconds))
-        sync_client, async_client = httpx.Client, httpx.AsyncClient
-        monkeypatch.setattr(_transport.httpx, "Client", lambda **_: sync_client(transport=transport))
-        monkeypatch.setattr(_transport.httpx, "AsyncClient", lambda **_: async_client(transport=transport))
+        simulation.take_the_place_of_time_and_network(monkeypatch, transport)
         stored = {"conn_type": "ugen", "password": "ugen_sk_local", "extra": {"base_url": "http://127.0.0.1:1/api/v1"}}
         monkeypatch.setenv("AIRFLOW_CONN_UGEN_DEFAULT", json.dumps(stored))
         return simulation

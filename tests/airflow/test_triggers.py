@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -48,6 +50,21 @@ def watch(job: Any, *, attempt: int = 1, by_scope_key: bool = False) -> Watch:
     return Watch(job.job_id, "ugen_default", "scope", attempt, cancel_on_kill=True, by_scope_key=by_scope_key)
 
 
+@contextmanager
+def asked_for(ugen_emulator: Any, method: str) -> Iterator[asyncio.Event]:
+    """Set when the emulator has seen a request of this method."""
+    journal, loop, asked = ugen_emulator.emulator.journal, asyncio.get_running_loop(), asyncio.Event()
+    note = journal.seen
+
+    def seen(at: float, how: str, *more: Any, **further: Any) -> None:
+        note(at, how, *more, **further)
+        if how == method:
+            loop.call_soon_threadsafe(asked.set)
+
+    with patch.object(journal, "seen", seen):
+        yield asked
+
+
 def killed(job: Any, ugen_emulator: Any, *, map_index: int = -1, by_scope_key: bool = False) -> None:
     """Let a trigger wait until it has looked at its job once, and end it as Airflow before 3.3 does: by cancelling."""
 
@@ -64,12 +81,10 @@ def killed(job: Any, ugen_emulator: Any, *, map_index: int = -1, by_scope_key: b
             async for _ in trigger.run():
                 raise AssertionError("the job has not ended")
 
-        journal = ugen_emulator.emulator.journal
-        before = len(journal.find_requests(method="GET"))
-        waiting = asyncio.create_task(wait())
-        async with asyncio.timeout(60):
-            while len(journal.find_requests(method="GET")) == before:  # noqa: ASYNC110  the emulator has no event
-                await asyncio.sleep(0.01)
+        with asked_for(ugen_emulator, "GET") as looked:
+            waiting = asyncio.create_task(wait())
+            async with asyncio.timeout(60):
+                await looked.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -175,15 +190,15 @@ def test_a_cancel_that_takes_longer_than_airflow_has_patience_is_sent_all_the_sa
 ) -> None:
     connection(retries=3)
     airflow_says({"job": "failed"}, {-1: watch(job)})
-    refusing = ugen_faults.add("status", status=503, method="DELETE", times=2)
+    ugen_faults.add("status", status=503, method="DELETE", times=2)
 
     async def play() -> None:
         trigger = UGenJobTrigger(job_id=job.job_id, ugen_conn_id="ugen_default", cancel_on_kill=True)
         trigger.task_instance = TaskInstance()  # type: ignore[assignment]
-        killing = asyncio.create_task(trigger.on_kill())
         async with asyncio.timeout(60):
-            while refusing.hits == 0:  # noqa: ASYNC110  the emulator has no event
-                await asyncio.sleep(0.01)
+            with asked_for(ugen_emulator, "DELETE") as refused:
+                killing = asyncio.create_task(trigger.on_kill())
+                await refused.wait()
             killing.cancel()  # as Airflow does again at its next round
             with pytest.raises(asyncio.CancelledError):
                 await killing

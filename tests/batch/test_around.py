@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from PIL import Image
 
 from ugen_provider.core.api.errors import ConfigError
-from ugen_provider.core.batch import Budget, Ledger, PlanOptions, schema
+from ugen_provider.core.batch import Budget, Ledger, PlanOptions, runs, schema
 from ugen_provider.core.batch.checking import check_feed
 from ugen_provider.core.batch.database import Writer
+from ugen_provider.core.batch.planning import Planner
 from ugen_provider.core.batch.plans import LEASE
 from ugen_provider.core.batch.repairing import cancel_orphan, orphans, repair
 from ugen_provider.core.batch.shopfeed import write_shop_feed
@@ -203,6 +204,30 @@ def test_a_runner_that_lost_its_lease_writes_and_sends_nothing(shop, tmp_path):
         assert report.completed == 1
         assert thread_result[0].completed == 1
     assert shop.local.created == 1
+
+
+def test_a_planning_whose_pictures_are_read_slowly_keeps_its_lease(shop, tmp_path):
+    """Else a second runner would plan the same run, and each would throw the other out."""
+    link = picture(tmp_path / "a.png", "red")
+    shop.sells(*(f"p{number}" for number in range(20)))
+    for product in shop.products.values():
+        product["image_link"] = link
+    shop.write()
+    now = [1_000_000.0]
+    with Ledger(str(tmp_path / "slow.db"), now=lambda: now[0]) as ledger:
+        catalogue = ledger.catalogue("shop")
+        run, _ = runs.join(ledger, catalogue, "monday", owner="first", budget=None)
+        others = []
+
+        def slowly(address):
+            now[0] += LEASE / 6
+            others.append(runs.join(ledger, catalogue, "monday", owner="second", budget=None)[1])
+            return address
+
+        planner = Planner(ledger, run, PlanOptions(upload_pictures=True), identity=slowly)
+        planner.plan(shop.path, job_defaults={"segment_count": 1})
+        assert others == ["wait"] * 20
+        assert runs.open_items(ledger, run) == 20
 
 
 def shop_run_in_thread(shop):

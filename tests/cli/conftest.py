@@ -56,6 +56,7 @@ class Ugen:
         env = {**{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}, **self.environ}
         command = [sys.executable, "-c", "from ugen_provider.cli import main; main(prog_name='ugen')"]
         if most_kb is not None:
+            env["PYTHONDONTWRITEBYTECODE"] = "1"  # a compiled module that is cut off would break every later import
             limit = most_kb * 1024
             options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         return subprocess.Popen([*command, *map(str, arguments)], env=env, text=True, **options)

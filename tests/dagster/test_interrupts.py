@@ -143,6 +143,18 @@ def test_nothing_goes_on_behind_a_run_whose_grace_is_over(still, ugen_faults):
     assert not [thread.name for thread in threading.enumerate() if thread.name == "dagster-ugen"]
 
 
+def test_an_order_whose_answer_outlasts_the_grace_is_left_and_found_by_the_next_run(still, ugen_faults):
+    """The run is over when its grace is, whatever the service does; the answer that nobody heard costs nothing."""
+    ugen_faults.add("slow", method="POST", path="/api/v1/jobs", seconds=3.0)
+    still.server.emulator.clock.set_speed(1.0)
+    interrupted(still, "lamp", condition=lambda: intent_of(still) is not None, options=UGenOptions(interrupt_grace=0.5))
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "dagster-ugen"]
+    ugen_faults.clear()
+    still.server.emulator.clock.tick = 60.0
+    assert still.run("lamp").success
+    assert still.created == ["lamp"]
+
+
 def test_an_orphan_that_comes_back_stops_and_names_the_newer_run(still):
     """The run's worker is dead, its step polls on; meanwhile another run took the order over."""
 

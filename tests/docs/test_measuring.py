@@ -5,15 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import performance
 import pytest
+import reliability
 
 ROOT = Path(__file__).parents[2]
 # bench_emulator.py is run by tests/emulator.
 BENCHES = sorted(path.name for path in (ROOT / "benchmarks").glob("bench_*.py") if path.name != "bench_emulator.py")
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import performance  # noqa: E402  a script, not a package
-import reliability  # noqa: E402
 
 SAID = """
   sync jobs.get / bare httpx GET and json.loads                    1.24    target <= 1.25        met

@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from public_api import PACKAGES
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 NAMED = {
     found for page in REFERENCE.glob("*.md") for found in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
 }
-PACKAGES = (
-    "ugen_provider",
-    "ugen_provider.core.batch",
-    "ugen_provider.core.feeds",
-    "ugen_provider.core.media",
-    "dagster_ugen",
-)
 
 
 def public_names(package: str) -> list[str]:

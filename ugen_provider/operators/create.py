@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import html
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -334,8 +336,16 @@ class UGenCreateJobOperator(UGenOrderOperator):
 
 
 def _same_name(one: str, other: str) -> bool:
-    """Whether two names are one, however the service trims, cuts or cases them."""
-    first, second = (" ".join(name.casefold().split()) for name in (one, other))
+    """Whether two names are one, however the service trims, cuts, cases, escapes or strips them.
+
+    Example:
+        >>> _same_name("Salt & Pepper\u2122 Mill", "salt &amp; pepper mill"), _same_name("Lamp", "Mug")
+        (True, False)
+    """
+    first, second = (
+        "".join(filter(str.isalnum, unicodedata.normalize("NFC", html.unescape(name)).casefold()))
+        for name in (one, other)
+    )
     return first.startswith(second) or second.startswith(first)
 
 

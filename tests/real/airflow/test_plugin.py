@@ -98,6 +98,7 @@ def test_a_delivery_becomes_one_asset_event_and_a_forged_one_none(stage: Stage) 
 @pytest.mark.browser
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
 def test_a_person_sees_the_video_play(stage: Stage) -> None:
+    from pictures_of_the_pages import sign_in
     from playwright.sync_api import sync_playwright
 
     run = stage.start("deferred_job")
@@ -108,11 +109,7 @@ def test_a_person_sees_the_video_play(stage: Stage) -> None:
             args=["--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server"],
         )
         page = browser.new_page()
-        page.goto(f"{stage.airflow.url}/auth/login")
-        page.fill("input[name=username]", USER)
-        page.fill("input[name=password]", PASSWORD)
-        page.click("button[type=submit]")
-        page.wait_for_load_state("networkidle")
+        sign_in(page, stage.airflow.url)
         page.goto(f"{stage.airflow.url}/dags/{run.dag_id}/runs/{run.run_id}/tasks/job/plugin/ugen_job")
         frame = page.frame_locator("iframe")
         frame.get_by_role("heading", name=run.product).wait_for(timeout=60_000)

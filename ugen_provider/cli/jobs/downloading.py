@@ -82,7 +82,7 @@ class Arriving:
         totals = [file.total for file in files if file.total is not None]
         text = f"{self._label}: {come / 1e6:.1f} MB"
         if len(totals) == len(files) and (whole := sum(totals)):
-            text = f"{self._label}: {come / 1e6:.1f} of {whole / 1e6:.1f} MB, {come / whole:.0%}".replace("%", " %")
+            text = f"{self._label}: {come / 1e6:.1f} of {whole / 1e6:.1f} MB, {100 * come / whole:.0f} %"
         if text != self._told:
             self._told = text
             self._say(text)

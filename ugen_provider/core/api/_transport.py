@@ -33,7 +33,7 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepal
 
 MOST_BYTES = 32 << 20
 """Bytes of the largest answer that is read, unpacked. A page of a hundred whole jobs has some hundred thousand."""
-_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_GZIP = 16 + zlib.MAX_WBITS
 MOST_TIMEOUTS = 4.0
 """How many times `timeout`, which counts from byte to byte, a whole answer may take."""
 
@@ -53,7 +53,7 @@ class Target:
             "X-API-Key": self.api_key.reveal(),
             "User-Agent": self.user_agent,
             "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": "gzip",
         }
 
 
@@ -112,8 +112,8 @@ class _Body:
     def begin(self, headers: Mapping[str, str]) -> None:
         """Take note of how it is packed."""
         packing = headers.get("content-encoding", "").strip().lower()
-        if packing in _WINDOW_BITS:
-            self._unpacker = zlib.decompressobj(_WINDOW_BITS[packing])
+        if packing == "gzip":
+            self._unpacker = zlib.decompressobj(_GZIP)
         elif packing not in {"", "identity"}:
             raise self._given_up(TransportError, f"the answer is packed as {packing!r}, which nobody asked for")
 

@@ -57,7 +57,6 @@ class Adding:
 
     def add(self, rows: list[RejectedRow | SkippedRow | Wanted]) -> None:
         """Count the rows, and write what is to be bought."""
-        run = self._run
         known = self._known({row.product_id for row in rows if row.product_id is not None})
         wanted: dict[str, Wanted] = {}
         seen_as: dict[str, str] = {}
@@ -66,8 +65,7 @@ class Adding:
             if isinstance(row, Wanted):
                 product_id = row.order.product_id
                 self._counts["rows"] += row.order.rows
-                # As `_is_new` says it, which is so for nearly every row of nearly every night.
-                if product_id not in seen_as and ((there := known.get(product_id)) is None or there.seen_run != run):
+                if self._is_new(product_id, known, seen_as):
                     wanted[product_id] = row
                     seen_as[product_id] = "planned"
                 else:
@@ -87,8 +85,8 @@ class Adding:
         unchanged = self._unchanged(wanted, known)
         for product_id in unchanged:
             del wanted[product_id]
-        items = self._judge(wanted, known, unchanged)
-        self._save(items, unchanged, seen_as, refused)
+        items, restored = self._judge(wanted, known)
+        self._save(items, unchanged + restored, seen_as, refused)
 
     def _known(self, ids: Collection[str]) -> dict[str, Any]:
         product = schema.product
@@ -140,11 +138,10 @@ class Adding:
             and self._is_done(there)
         ]
 
-    def _judge(
-        self, wanted: Mapping[str, Wanted], known: Mapping[str, Any], unchanged: list[str]
-    ) -> list[dict[str, Any]]:
-        """What of the rest is to be bought; what only changed back is added to the unchanged."""
+    def _judge(self, wanted: Mapping[str, Wanted], known: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+        """What of the rest is to be bought, and what has only changed back."""
         items: list[dict[str, Any]] = []
+        restored: list[str] = []
         back = self._earlier({product_id: row.fingerprint for product_id, row in wanted.items()}, known)
         for product_id, row in wanted.items():
             there = known.get(product_id)
@@ -154,10 +151,10 @@ class Adding:
                 there, same = earlier, True
                 if not again and self._is_done(there):
                     self._restore(earlier)
-                    unchanged.append(product_id)
+                    restored.append(product_id)
                     continue
             items.append(self._item(row, there if same else None, known.get(product_id), again=again))
-        return items
+        return items, restored
 
     def _is_done(self, there: Any) -> bool:
         return there.state == "completed" and (not self._options.stored or there.manifest is not None)

@@ -7,10 +7,9 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,7 +30,7 @@ from ugen_provider.core.jobs.fingerprint import fingerprint
 __all__ = ["LEASE", "Duplicates", "PlanOptions", "Planner", "Run"]
 
 _BATCH = 4000
-"""Rows that are judged in one transaction: each must reach the disk."""
+"""Rows at most that are judged in one transaction: each must reach the disk."""
 
 
 class Planner:
@@ -86,14 +85,25 @@ class Planner:
             version=version,
             upload_pictures=options.upload_pictures,
         ) as opened:
-            while batch := list(islice(opened.rows, _BATCH)):
-                prepared = [self._prepare(row) for row in batch]
-                self._write(partial(self._add, rows=prepared))
+            for batch in self._batches(opened.rows):
+                self._write(partial(self._add, rows=batch))
                 self._probe("plan.batch")
             kind, name = opened.kind, opened.source
         self._catalogue = self._ledger.pin(self._catalogue, kind=kind, mapping_version=version)
         self._write(lambda connection: self._end(connection, name))
         self._probe("plan.written")
+
+    def _batches(self, rows: Iterable[Planned]) -> Iterator[list[RejectedRow | SkippedRow | Wanted]]:
+        """The rows in batches, each written long before the lease ends: pictures are read, and a source may be slow."""
+        batch: list[RejectedRow | SkippedRow | Wanted] = []
+        until = self._ledger.now() + LEASE / 4
+        for row in rows:
+            batch.append(self._prepare(row))
+            if len(batch) >= _BATCH or self._ledger.now() >= until:
+                yield batch
+                batch, until = [], self._ledger.now() + LEASE / 4
+        if batch:
+            yield batch
 
     def _write(self, work: Callable[[sa.Connection], None]) -> None:
         def fenced(connection: sa.Connection) -> None:

@@ -2,11 +2,11 @@
 """Run the benchmarks and write docs/performance.md: figures beside their targets, and how cost grows, as pictures.
 
     python scripts/performance.py                    # all of them, about half an hour
-    python scripts/performance.py cli core           # some; what was measured before is kept
+    python scripts/performance.py cli core           # some; what the page says of the others stays
     python scripts/performance.py --smoke --to DIR   # shows that it works, writing elsewhere
 
-What each benchmark printed is kept in `.bench/`, with the day, and the page is written from that. A figure that misses
-its target stands in the table as missed; why stands in `REASONS`.
+What each benchmark printed is kept in `.bench/`, with the day, and its part of the page is written from that. A figure
+that misses its target stands in the table as missed; why stands in `REASONS`.
 """
 
 from __future__ import annotations
@@ -212,18 +212,31 @@ def pictures(kept: dict[str, str], folder: Path) -> Iterator[str]:
     yield ""
 
 
+def standing(page: str) -> dict[str, list[str]]:
+    """The parts that the page has, by benchmark: what was measured on another day stays until it is measured again."""
+    _, _, rest = page.partition(BEGIN)
+    between, _, _ = rest.partition(END)
+    found: dict[str, list[str]] = {}
+    for part in between.split("### ")[1:]:
+        title, _, text = part.partition("\n")
+        name = re.sub(r"^`bench_(\w+)\.py`$", r"\1", title) if title.startswith("`") else "growth"
+        found[name] = [f"### {title}", *text.rstrip("\n").split("\n"), ""]
+    return found
+
+
 def write(page: Path, kept: dict[str, dict[str, str]]) -> None:
     """Put the figures between the page's marks, and the pictures beside it."""
     lines = [BEGIN, ""]
+    before = page.read_text()
+    known = standing(before)
     for name in BENCHES:
         if name not in kept:
-            lines += [f"### `bench_{name}.py`", "", "Not measured yet.", ""]
+            lines += known.get(name, [f"### `bench_{name}.py`", "", "Not measured yet.", ""])
         elif name == "growth":
             lines += pictures(kept[name], page.parent / "images")
         else:
             lines += section(name, kept[name])
-    before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(before + "\n".join(lines) + END + rest.partition(END)[2])
+    page.write_text(before.partition(BEGIN)[0] + "\n".join(lines) + END + before.partition(END)[2])
     print(f"performance: {page}")
 
 

@@ -95,10 +95,19 @@ format: setup ## Format, sort imports, and mend what the linter can mend
 lock: setup ## Resolve requirements/*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --no-header $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt
+	@sed '/^-e/d' requirements/dev.txt >.venv/locked.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	  --no-header --no-annotate --constraints .venv/locked.txt $(UPGRADE) requirements/bench.in \
+	  --output-file requirements/bench.txt
+
+.PHONY: peers
+peers: setup ## Make .peers, with the packages that `make bench` measures beside (a second call costs nothing)
+	@$(BIN)/python scripts/make_peers.py
 
 .PHONY: bench
-bench: setup ## Measure, on this machine (BENCH=--smoke only shows that it works)
-	@for script in benchmarks/bench_*.py; do echo "$$script" && $(BIN)/python "$$script" $(BENCH) || exit 1; done
+bench: setup ## Measure beside the real peers, and write docs/performance.md (BENCH=--smoke only shows that it works)
+	@case " $(BENCH) " in *" --smoke "*) ;; *) $(BIN)/python scripts/make_peers.py ;; esac
+	@$(BIN)/python scripts/performance.py $(BENCH)
 
 .PHONY: docs
 docs: setup ## Build the documentation into site/, strictly

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Airflow rooms: what importing costs, and a thousand triggers in one loop beside a thousand of dbt-cloud's.
+"""The Airflow rooms: what importing costs, and thousands of triggers in one loop, beside the real peers.
 
-    python benchmarks/bench_airflow.py            # the figures, about four minutes
-    python benchmarks/bench_airflow.py --smoke    # seconds, judging nothing
+    python benchmarks/bench_airflow.py                  # the figures, about ten minutes
+    python benchmarks/bench_airflow.py --only imports   # one of imports, thousand, many
+    python benchmarks/bench_airflow.py --smoke          # seconds, judging nothing, ours alone
 
-dbt-cloud's trigger is the official one, with its https turned into http for the stub. It is kept apart:
-
-    uv pip install --no-deps --target .venv/bench -r requirements/bench.txt
+The peers are those of PyPI, in the environment that `make peers` makes; where it is, ours is measured in it too. A peer
+that is not there is named, and the others are measured. Their https is turned into http for the stub.
 
 Each figure is a ratio, or a count, within one run on one machine. Every mode runs in a process of its own, against a
 stub in another, so that what is measured is the waiting side. Jobs take 60 s and end within 5 s of one another; the
-interval is 5 s. Without dbt-cloud's provider only our side is measured.
+interval is 5 s.
 """
 
 import argparse
@@ -24,9 +24,25 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-BENCH = Path(__file__).parents[1] / ".venv" / "bench"
+import peers
+
+OURS = "ugen_provider.operators.jobs, ugen_provider.triggers.jobs"
+IMPORTED = {
+    "apache-airflow-providers-airbyte": "operators.airbyte triggers.airbyte",
+    "apache-airflow-providers-dbt-cloud": "operators.dbt triggers.dbt",
+    "apache-airflow-providers-http": "operators.http triggers.http",
+    "apache-airflow-providers-databricks": "operators.databricks triggers.databricks",
+    "apache-airflow-providers-openai": "operators.openai triggers.openai",
+    "apache-airflow-providers-anthropic": "operators.batch triggers.batch",
+}
+"""What a user imports of each peer: its operators and its triggers."""
+WAITED = {"dbt": "apache-airflow-providers-dbt-cloud", "http": "apache-airflow-providers-http"}
+"""Whose triggers wait beside ours."""
+INTERVAL, SPREAD, PATIENCE = 5.0, 5.0, 400.0
 
 STUB = """
 import json, socket, sys, time, uvicorn
@@ -70,7 +86,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": body})
 listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-print(listener.getsockname()[1], flush=True)
+print(listener.getsockname()[1], began, flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_keep_alive=120)).run(sockets=[listener])
 """
 
@@ -86,21 +102,26 @@ print(json.dumps([len(sys.modules) - before, 1000 * (time.perf_counter() - began
 
 
 def environment() -> dict[str, str]:
-    home = os.environ.get("AIRFLOW_HOME") or tempfile.mkdtemp(prefix="bench-airflow-")
-    return {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR", "NO_PROXY": "127.0.0.1"}
+    return {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR", "NO_PROXY": "127.0.0.1"}
 
 
-def imports(modules: str, *, times: int) -> dict[str, float]:
-    """Median of fresh processes: modules, milliseconds, milliseconds of CPU, beyond `airflow.sdk`."""
-    code = IMPORTS.replace("{modules}", modules)
-    rows = []
+def modules_of(name: str) -> str:
+    """What is imported of a peer, as an import statement lists it."""
+    package = name.removeprefix("apache-").replace("-", ".")
+    return ", ".join(f"{package}.{module}" for module in IMPORTED[name].split())
+
+
+def imports(asked: dict[str, str], *, times: int, python: str) -> dict[str, list[float]]:
+    """Medians of fresh processes, in turns: modules, milliseconds, milliseconds of CPU, beyond `airflow.sdk`."""
+    rows: dict[str, list[list[float]]] = {name: [] for name in asked}
     for _ in range(times):
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code], env=environment(), capture_output=True, text=True, check=True
-        )
-        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    middle = [statistics.median(column) for column in zip(*rows, strict=True)]
-    return {"modules": middle[0], "ms": round(middle[1], 1), "cpu_ms": round(middle[2], 1)}
+        for name, modules in asked.items():
+            code = IMPORTS.replace("{modules}", modules)
+            done = subprocess.run(
+                [python, "-P", "-c", code], env=environment(), capture_output=True, text=True, check=True
+            )
+            rows[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return {name: [statistics.median(column) for column in zip(*each, strict=True)] for name, each in rows.items()}
 
 
 def memory() -> int:
@@ -109,19 +130,25 @@ def memory() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def triggers_of(mode: str, port: int, count: int) -> list[object]:
+def triggers_of(mode: str, port: int, count: int) -> list[Any]:
     if mode == "ugen":
         stored = {"conn_type": "ugen", "password": "k", "extra": {"base_url": f"http://127.0.0.1:{port}/api/v1"}}
         os.environ["AIRFLOW_CONN_UGEN_DEFAULT"] = json.dumps(stored)
         from ugen_provider.triggers.jobs import UGenJobTrigger
 
         return [
-            UGenJobTrigger(job_id=f"job-{i:06d}", ugen_conn_id="ugen_default", poll_interval=5) for i in range(count)
+            UGenJobTrigger(job_id=f"job-{i:06d}", ugen_conn_id="ugen_default", poll_interval=INTERVAL)
+            for i in range(count)
         ]
-    sys.path.insert(0, str(BENCH))
-    import airflow.providers
+    if mode == "http":
+        stored = {"conn_type": "http", "schema": "http", "host": "127.0.0.1", "port": port}
+        os.environ["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps(stored)
+        from airflow.providers.http.triggers.http import HttpEventTrigger
 
-    airflow.providers.__path__.append(str(BENCH / "airflow" / "providers"))
+        return [
+            HttpEventTrigger("response_check.is_completed", endpoint=f"api/v1/jobs/job-{i:06d}", poll_interval=INTERVAL)
+            for i in range(count)
+        ]
     stored = {"conn_type": "dbt_cloud", "login": "1", "password": "k", "host": f"127.0.0.1:{port}"}
     os.environ["AIRFLOW_CONN_DBT_CLOUD_DEFAULT"] = json.dumps(stored)
     from airflow.providers.dbt.cloud.hooks.dbt import DbtCloudHook
@@ -136,14 +163,15 @@ def triggers_of(mode: str, port: int, count: int) -> list[object]:
     DbtCloudHook.get_request_url_params = staticmethod(over_http)
     far = time.time() + 7 * 86400
     return [
-        DbtCloudRunJobTrigger(conn_id="dbt_cloud_default", run_id=i, end_time=far, poll_interval=5, account_id=1)
+        DbtCloudRunJobTrigger(conn_id="dbt_cloud_default", run_id=i, end_time=far, poll_interval=INTERVAL, account_id=1)
         for i in range(count)
     ]
 
 
-async def wait_all(triggers: list[object]) -> dict[str, float]:
-    """Run all triggers to their events: CPU, memory, and how late the loop was meanwhile."""
+async def wait_all(triggers: list[Any], ends: list[float]) -> dict[str, float]:
+    """Run all triggers to their events: CPU, memory, how late the loop was meanwhile, and each end noticed."""
     late: list[float] = []
+    noticed: list[float] = []
 
     async def watchdog() -> None:
         while True:
@@ -151,47 +179,56 @@ async def wait_all(triggers: list[object]) -> dict[str, float]:
             await asyncio.sleep(0.05)
             late.append(max(0.0, time.perf_counter() - due))
 
-    async def one(trigger: object) -> None:
-        async for _ in trigger.run():
+    async def one(number: int) -> None:
+        async for event in triggers[number].run():
+            assert event.payload["status"] in {"ended", "success"}, event.payload
+            noticed.append(time.time() - ends[number])
             return
 
     # One first: imports and connections are not what is counted per trigger.
-    warm = asyncio.create_task(one(triggers[0]))
+    warm = asyncio.create_task(one(0))
     await asyncio.sleep(2.0)
     gc.collect()
     began, resident = time.process_time(), memory()
     watching = asyncio.create_task(watchdog())
-    tasks = [asyncio.create_task(one(trigger)) for trigger in triggers[1:]]
+    tasks = [warm, *(asyncio.create_task(one(number)) for number in range(1, len(triggers)))]
     await asyncio.sleep(20.0)
     used = memory() - resident
-    await asyncio.gather(warm, *tasks)
+    over, _ = await asyncio.wait(tasks, timeout=PATIENCE)
     cpu = time.process_time() - began
     watching.cancel()
+    for task in over:
+        task.result()
     late.sort()
+    noticed.sort()
     return {
         "cpu_s": round(cpu, 2),
         "kb_per_trigger": round(used / 1024 / max(1, len(triggers) - 1), 2),
         "lag_p99_ms": round(1000 * late[int(0.99 * (len(late) - 1))], 1),
+        "noticed_p99_s": round(noticed[int(0.99 * (len(noticed) - 1))], 1),
+        "told": len(noticed),
     }
 
 
-def measure(mode: str, *, count: int, lasts: float) -> dict[str, float]:
+def ends_of(count: int, began: float, lasts: float) -> list[float]:
+    """When the stub ends each job."""
+    return [began + lasts + SPREAD * ((number * 7919) % count) / count for number in range(count)]
+
+
+def measure(mode: str, *, count: int, lasts: float, python: str) -> dict[str, float]:
     """One mode in a process of its own, against a stub of its own."""
     stub = subprocess.Popen(
-        [sys.executable, "-c", STUB, str(count), str(lasts), "5"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STUB, str(count), str(lasts), str(SPREAD)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert stub.stdout is not None
-        port = int(stub.stdout.readline())
+        port, began = stub.stdout.readline().split()
+        asked = ["--mode", mode, "--port", port, "--began", began, "--count", str(count), "--lasts", str(lasts)]
         done = subprocess.run(
-            [sys.executable, "-P", __file__, "--mode", mode, "--port", str(port), "--count", str(count)],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
+            [python, __file__, *asked], env=environment(), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
+            raise RuntimeError(done.stdout[-2000:] + done.stderr[-4000:])
         found = json.loads(done.stdout.strip().splitlines()[-1])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/requests") as told:
             found["requests"] = json.load(told)["requests"]
@@ -201,57 +238,103 @@ def measure(mode: str, *, count: int, lasts: float) -> dict[str, float]:
         stub.wait()
 
 
+class Judge:
+    """Says each figure with its limit, and remembers those that missed it."""
+
+    def __init__(self, *, smoke: bool) -> None:
+        self.smoke = smoke
+        self.missed: list[str] = []
+
+    def check(self, name: str, value: float, limit: float) -> None:
+        good = value <= limit
+        if not good and not self.smoke:
+            self.missed.append(name)
+        print(f"  {'ok ' if good or self.smoke else 'NO '} {name}: {value:g} (at most {limit:g})", flush=True)
+
+
+def importing(judge: Judge, there: dict[str, str]) -> dict[str, object]:
+    asked = {peers.ITSELF: OURS, **{name: modules_of(name) for name in IMPORTED if name in there}}
+    cost = imports(asked, times=1 if judge.smoke else 7, python=peers.python(alone=judge.smoke))
+    modules, _, cpu = cost[peers.ITSELF]
+    judge.check("modules", modules, 30)
+    judge.check("milliseconds", round(cpu, 1), 30)
+    lightest_first = sorted(cost, key=lambda name: cost[name][2])
+    rows = [[name, there[name], f"{cost[name][0]:,.0f}", f"{cost[name][2]:,.1f}"] for name in lightest_first]
+    columns = ["imports beyond `airflow.sdk`", "version", "modules", "CPU, ms"]
+    return peers.side_by_side("Importing operators and triggers, medians of 7 processes", columns, rows)
+
+
+COLUMNS = ["", "requests", "CPU, s", "KB a trigger", "loop lag p99, ms", "end noticed p99, s", "told"]
+
+
+def waiting(
+    modes: Sequence[str], names: dict[str, str], *, count: int, lasts: float, python: str
+) -> tuple[dict[str, dict[str, float]], dict[str, object]]:
+    """So many triggers of each in one loop. A peer whose triggers break is said to have broken."""
+    found: dict[str, dict[str, float]] = {}
+    for mode in modes:
+        try:
+            found[mode] = measure(mode, count=count, lasts=lasts, python=python)
+        except RuntimeError as error:
+            if mode == "ugen":
+                raise
+            print(f"{names[mode]}: its triggers broke: {str(error).strip()[-300:]}", flush=True)
+    rows = [
+        [names[mode]]
+        + [f"{each[what]:,}" for what in ("requests", "cpu_s", "kb_per_trigger", "lag_p99_ms", "noticed_p99_s", "told")]
+        for mode, each in found.items()
+    ]
+    return found, peers.side_by_side(f"{count:,} triggers in one loop", [f"{count:,} triggers of", *COLUMNS[1:]], rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--mode")
-    parser.add_argument("--port", type=int)
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--only", choices=("imports", "thousand", "many"), action="append")
+    for hidden, kind in (("mode", str), ("port", int), ("began", float), ("lasts", float), ("count", int)):
+        parser.add_argument(f"--{hidden}", type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.mode:
-        print(json.dumps(asyncio.run(wait_all(triggers_of(given.mode, given.port, given.count)))))
+        ends = ends_of(given.count, given.began, given.lasts)
+        print(json.dumps(asyncio.run(wait_all(triggers_of(given.mode, given.port, given.count), ends))))
         return 0
+    with tempfile.TemporaryDirectory(prefix="bench-airflow-") as home:
+        os.environ.setdefault("AIRFLOW_HOME", home)
+        return run(given)
 
-    smoke = given.smoke
-    found: dict[str, object] = {}
-    failed = []
 
-    def check(name: str, value: float, limit: float) -> None:
-        good = value <= limit
-        print(f"  {'ok ' if good else 'NO '} {name}: {value:g} (at most {limit:g})")
-        if not good:
-            failed.append(name)
-
-    cost = imports("ugen_provider.operators.jobs, ugen_provider.triggers.jobs", times=1 if smoke else 7)
-    found["imports"] = cost
-    print(f"imports beyond airflow.sdk: {cost}")
-    check("modules", cost["modules"], 30)
-    if not smoke:
-        check("milliseconds", cost["cpu_ms"], 30)
-    count, lasts = (50, 22.0) if smoke else (1000, 60.0)
-    ours = measure("ugen", count=count, lasts=lasts)
-    found["ugen"] = ours
-    print(f"ugen, {count} triggers: {ours}")
-    if not smoke:
-        check("KB a trigger", ours["kb_per_trigger"], 10)
-        check("99th percentile of loop lag, ms", ours["lag_p99_ms"], 10)
-    if (BENCH / "airflow" / "providers" / "dbt").exists():
-        theirs = measure("dbt", count=count, lasts=lasts)
-        found["dbt"] = theirs
-        print(f"dbt-cloud, {count} triggers: {theirs}")
-        if not smoke:
-            check("share of its requests, %", round(100 * ours["requests"] / theirs["requests"], 2), 2)
-            check("share of its CPU, %", round(100 * ours["cpu_s"] / theirs["cpu_s"], 2), 8)
-    else:
-        print("dbt-cloud's provider is not there: see the top of this file")
-    if not smoke:
-        many = measure("ugen", count=10_000, lasts=lasts)
-        found["ugen_10000"] = many
-        print(f"ugen, 10000 triggers: {many}")
-        check("requests per trigger against 1,000's", many["requests"] / 10_000, 1.05 * ours["requests"] / count)
-        check("CPU per trigger against 1,000's", many["cpu_s"] / 10_000, 1.05 * ours["cpu_s"] / count)
-    print(json.dumps(found))
-    return 0 if smoke or not failed else 1
+def run(given: argparse.Namespace) -> int:
+    judge = Judge(smoke=given.smoke)
+    there = peers.versions([] if given.smoke else list(IMPORTED))
+    names = {"ugen": f"ugen-provider {there[peers.ITSELF]}: `UGenJobTrigger`"}
+    names |= {"dbt": "dbt-cloud: `DbtCloudRunJobTrigger`", "http": "http: `HttpEventTrigger`"}
+    modes = ["ugen", *(mode for mode, name in WAITED.items() if name in there)]
+    parts = given.only or (("imports", "thousand") if given.smoke else ("imports", "thousand", "many"))
+    tables = []
+    python = peers.python(alone=given.smoke)
+    few, lasts = (50, 22.0) if given.smoke else (1000, 60.0)
+    if "imports" in parts:
+        tables.append(importing(judge, there))
+    if "thousand" in parts:
+        found, table = waiting(modes, names, count=few, lasts=lasts, python=python)
+        tables.append(table)
+        ours = found["ugen"]
+        judge.check("KB a trigger", ours["kb_per_trigger"], 10)
+        judge.check("99th percentile of loop lag, ms", ours["lag_p99_ms"], 10)
+        if "dbt" in found:
+            for what, name, limit in (("requests", "requests", 2), ("cpu_s", "CPU", 8)):
+                judge.check(f"share of dbt-cloud's {name}, %", round(100 * ours[what] / found["dbt"][what], 2), limit)
+    if "many" in parts:
+        found, table = waiting(modes, names, count=10 * few, lasts=lasts, python=python)
+        tables.append(table)
+        if "thousand" in parts:
+            for what, name in (("requests", "requests"), ("cpu_s", "CPU")):
+                mine = found["ugen"][what] / 10 / few
+                judge.check(f"{name} per trigger against 1,000's", mine, 1.05 * ours[what] / few)
+    print(json.dumps({"tables": tables}))
+    if judge.missed:
+        print("missed: " + "; ".join(judge.missed), file=sys.stderr)
+    return int(bool(judge.missed))
 
 
 if __name__ == "__main__":

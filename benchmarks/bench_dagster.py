@@ -5,7 +5,8 @@
     python benchmarks/bench_dagster.py --only intent    # one of imports, run, feed, intent
     python benchmarks/bench_dagster.py --smoke          # a minute, judging nothing
 
-The service is an emulator in a process of its own, on this machine's loopback.
+The service is an emulator in a process of its own, on this machine's loopback. The imports stand beside those of the
+real peers, in the environment that `make peers` makes; one that is not there is named.
 """
 
 import argparse
@@ -21,35 +22,46 @@ import time
 import urllib.request
 from pathlib import Path
 
+import peers
+
 KEY = "ugen_sk_local"
+PEERS = ("dagster-hightouch", "dagster-fivetran", "dagster-openai")
 IMPORT = """
-import time, dagster
-began = time.perf_counter()
+import sys, time, dagster
+before, began = len(sys.modules), time.perf_counter()
 {what}
-print((time.perf_counter() - began) * 1000)
+print(len(sys.modules) - before, (time.perf_counter() - began) * 1000)
 """
 
 
-def imports(rounds):
-    """Milliseconds over `import dagster`, each in a process of its own."""
+def imports(rounds, *, beside):
+    """Milliseconds over `import dagster`, each in a process of its own, in turns; ours, and the peers' where asked."""
+    there = peers.versions(PEERS if beside else ())
+    ours, ours_with = "import dagster_ugen", "with resource and assets"
     asked = {
-        "import dagster_ugen": "import dagster_ugen",
-        "with resource and assets": "from dagster_ugen import UGenResource, FeedRequests, build_ugen_assets",
+        ours: "import dagster_ugen",
+        ours_with: "from dagster_ugen import UGenResource, FeedRequests, build_ugen_assets",
         "import httpx, for comparison": "import httpx",
+        **{name: f"import {name.replace('-', '_')}" for name in PEERS if name in there},
     }
-    found = {}
-    for name, what in asked.items():
-        times = [
-            float(
-                subprocess.run(
-                    [sys.executable, "-c", IMPORT.format(what=what)], capture_output=True, text=True, check=True
-                ).stdout
-            )
-            for _ in range(rounds)
-        ]
-        found[name] = statistics.median(times)
-        print(f"{name}: {found[name]:.1f} ms over import dagster (median of {rounds})")
-    return found
+    taken = {name: [] for name in asked}
+    for _ in range(rounds):
+        for name, what in asked.items():
+            command = [peers.python(alone=not beside), "-P", "-c", IMPORT.format(what=what)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            taken[name].append([float(each) for each in done.stdout.split()])
+    found = {name: [statistics.median(column) for column in zip(*each, strict=True)] for name, each in taken.items()}
+    for name in list(asked)[:3]:
+        print(f"{name}: {found[name][1]:.1f} ms over import dagster (median of {rounds})")
+    rows = [[name, there[name], *found[name]] for name in PEERS if name in there]
+    rows += [[f"{peers.ITSELF}: {what}", there[peers.ITSELF], *found[what]] for what in (ours, ours_with)]
+    rows.sort(key=lambda row: row[3])
+    table = peers.side_by_side(
+        f"Importing beside the peers, medians of {rounds} processes",
+        ["imports beyond `import dagster`", "version", "modules", "ms"],
+        [[name, version, f"{modules:,.0f}", f"{ms:,.1f}"] for name, version, modules, ms in rows],
+    )
+    return found[ours][1], table
 
 
 class Emulator:
@@ -206,18 +218,24 @@ def main():
         one_run(int(asked.one_run[0]), float(asked.one_run[1]))
         return
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
-    limits = [limit for part in asked.only or PARTS for limit in measure(part, smoke=asked.smoke)]
+    limits, tables = [], []
+    for part in asked.only or PARTS:
+        limits += measure(part, smoke=asked.smoke, tables=tables)
+    for name, value, most in limits:
+        print(f"  {'ok ' if asked.smoke or value <= most else 'NO '} {name}: {value:.1f} (at most {most})")
+    print(json.dumps({"tables": tables}))
     missed = [f"{name}: {value:.1f}, wanted at most {most}" for name, value, most in limits if value > most]
     if missed and not asked.smoke:
         raise SystemExit("missed: " + "; ".join(missed))
 
 
-def measure(part, *, smoke):
-    """Measure a part; gives each figure with the most that it may be."""
+def measure(part, *, smoke, tables):
+    """Measure a part; gives each figure with the most that it may be, and adds to the tables."""
     match part:
         case "imports":
-            times = imports(1 if smoke else 7)
-            return [("import dagster_ugen over import dagster, ms", times["import dagster_ugen"], 60)]
+            ms, table = imports(1 if smoke else 7, beside=not smoke)
+            tables.append(table)
+            return [("import dagster_ugen over import dagster, ms", ms, 60)]
         case "run":
             run = many_partitions(50, 10.0, 1.0) if smoke else many_partitions(1000, 120.0, 5.0)
             return [

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the benchmarks and write docs/performance.md: figures beside their targets, and how cost grows, as pictures.
 
-    python scripts/performance.py                    # all of them, about half an hour
-    python scripts/performance.py cli core           # some; what the page says of the others stays
-    python scripts/performance.py --smoke --to DIR   # shows that it works, writing elsewhere
+    make bench                                       # all of them, beside the real peers: about an hour
+    .venv/bin/python scripts/performance.py cli core # some; what the page says of the others stays
+    make bench BENCH=--smoke                         # shows that it works; writes its page into .bench/smoke
 
 What each benchmark printed is kept in `.bench/`, with the day, and its part of the page is written from that. A figure
-that misses its target stands in the table as missed; why stands in `REASONS`.
+that misses its target stands in the table as missed; why stands in `REASONS`. Neither a figure that is missed nor a
+benchmark that breaks keeps the following ones from running; both are named at the end, and then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,19 +91,47 @@ def machine() -> str:
 
 
 def measure(name: str, *, smoke: bool, more: str = "") -> dict[str, str]:
-    """Run one benchmark."""
+    """Run one benchmark, and let it be read while it runs."""
     command = [sys.executable, f"benchmarks/bench_{name}.py", *(["--smoke"] if smoke else []), *more.split()]
     print(f"performance: {' '.join(command[1:])}", flush=True)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    print(done.stdout + done.stderr[-2000:], flush=True)
+    printed = []
+    with tempfile.TemporaryFile("w+") as said:
+        running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True)
+        assert running.stdout is not None
+        for line in running.stdout:
+            printed.append(line)
+            if not line.startswith("{"):
+                print(line, end="", flush=True)
+        code = running.wait()
+        said.seek(0)
+        complaint = said.read()[-2000:] if code else ""
+    print(complaint, flush=True)
     return {
         "command": " ".join(["python", *command[1:]]),
         "day": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "load": f"{os.getloadavg()[0]:.1f}",
-        "printed": done.stdout,
-        "said": done.stderr[-2000:] if done.returncode else "",
+        "printed": "".join(printed),
+        "said": complaint,
     }
+
+
+def verdict(kept: dict[str, str]) -> str:
+    """Whether a benchmark `broke`, `missed` a target, or neither: an empty word."""
+    if any(figure.met is False for figure in figures(kept["printed"])) or kept["said"].strip().startswith("missed"):
+        return "missed"
+    return "broke" if kept["said"] else ""
+
+
+def tables(printed: str) -> Iterator[str]:
+    """What was measured beside the peers: ours and theirs in one table, as the last line that is JSON has it."""
+    last = next((line for line in reversed(printed.splitlines()) if line.startswith("{")), "{}")
+    for table in json.loads(last).get("tables", []):
+        yield f"{table['title']}:"
+        yield ""
+        for row in (table["columns"], ["---"] * len(table["columns"]), *table["rows"]):
+            yield f"| {' | '.join(row)} |"
+        yield ""
 
 
 def section(name: str, kept: dict[str, str]) -> Iterator[str]:
@@ -119,10 +149,15 @@ def section(name: str, kept: dict[str, str]) -> Iterator[str]:
     yield "| what | measured | target | | why |"
     yield "|---|---|---|---|---|"
     yield from (figure.row() for figure in found)
-    if kept["said"].strip().startswith("missed"):
-        yield ""
-        yield f"It ended saying: {kept['said'].strip()}."
     yield ""
+    yield from tables(kept["printed"])
+    missing = [line for line in kept["printed"].splitlines() if " is not there: " in line]
+    if missing:
+        yield f"Not measured: {'; '.join(missing)}."
+        yield ""
+    if kept["said"].strip().startswith("missed"):
+        yield f"It ended saying: {kept['said'].strip()}."
+        yield ""
 
 
 # Plots: a small picture of points on two logarithmic axes, without a library.
@@ -243,29 +278,33 @@ def write(page: Path, kept: dict[str, dict[str, str]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which; all where none is given")
-    parser.add_argument("--smoke", action="store_true", help="small numbers; needs --to")
+    parser.add_argument("--smoke", action="store_true", help="small numbers, judging nothing")
     parser.add_argument("--to", type=Path, help="another folder for what was printed, and for the page")
     parser.add_argument("--with", dest="more", default="", help="further arguments for what is run")
     parser.add_argument("--only-write", action="store_true", help="measure nothing, write from what is kept")
     asked = parser.parse_args()
-    if asked.smoke and asked.to is None:
-        parser.error("--smoke says nothing about the machine: give it a folder of its own by --to")
-    folder, page = (asked.to, asked.to / "performance.md") if asked.to else (KEPT, ROOT / "docs/performance.md")
+    elsewhere = asked.to or (KEPT / "smoke" if asked.smoke else None)
+    folder, page = (elsewhere, elsewhere / "performance.md") if elsewhere else (KEPT, ROOT / "docs/performance.md")
     folder.mkdir(parents=True, exist_ok=True)
-    if asked.to:
+    if elsewhere:
         page.write_text(f"{BEGIN}\n{END}\n")
+    ended: dict[str, str] = {}
     if not asked.only_write:
         for name in asked.names or BENCHES:
-            (folder / f"{name}.json").write_text(
-                json.dumps(measure(name, smoke=asked.smoke, more=asked.more), indent=1)
-            )
+            found = measure(name, smoke=asked.smoke, more=asked.more)
+            ended[name] = verdict(found)
+            if ended[name] != "broke":  # what it once said is better than half of what it says now
+                (folder / f"{name}.json").write_text(json.dumps(found, indent=1))
     kept = {
         name: json.loads((folder / f"{name}.json").read_text())
         for name in BENCHES
         if (folder / f"{name}.json").exists()
     }
     write(page, kept)
-    return 0
+    bad = [f"{name} {word}" for name, word in ended.items() if word == "broke" or (word and not asked.smoke)]
+    if bad:
+        print(f"performance: {', '.join(bad)}: see above", file=sys.stderr)
+    return int(bool(bad))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks run, in their small form and judging nothing, and what they say becomes the page on performance."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import make_peers
 import performance
 import pytest
 import reliability
+
+from benchmarks import peers
 
 ROOT = Path(__file__).parents[2]
 # bench_emulator.py is run by tests/emulator.
@@ -81,3 +86,88 @@ def test_the_report_counts_failed_and_skipped_runs_apart(tmp_path):
         "| a: c | 0 | 0 | 1 | 0 | no server |",
         "| a: d | 1 | 0 |  | 0 | mb: 9 |",
     ]
+
+
+# The peers: what is measured beside them.
+
+TABLE = {"title": "Importing", "columns": ["imports", "ms"], "rows": [["ours", "1.3"], ["theirs", "204.0"]]}
+
+
+def test_ours_and_the_peers_stand_in_one_table(capsys):
+    told = peers.side_by_side(TABLE["title"], TABLE["columns"], TABLE["rows"])
+    printed = capsys.readouterr().out
+    assert not list(performance.figures(printed))
+    page = list(performance.tables(f"{printed}{json.dumps({'tables': [told]})}\n"))
+    assert page == ["Importing:", "", "| imports | ms |", "| --- | --- |", "| ours | 1.3 |", "| theirs | 204.0 |", ""]
+
+
+def test_a_peer_that_could_not_be_installed_is_said_with_the_reason(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(peers, "HOME", tmp_path)
+    (tmp_path / "missing.json").write_text(json.dumps({"dagster-fivetran": "no such version"}))
+    found = peers.versions(["dagster-fivetran", "dagster", "dagster-hightouch"])
+    assert sorted(found) == ["dagster", "ugen-provider"]
+    assert capsys.readouterr().out.splitlines() == [
+        "dagster-fivetran is not there: no such version",
+        "dagster-hightouch is not there: `make peers` brings it",
+    ]
+
+
+def locked(name):
+    text = (ROOT / "requirements" / name).read_text()
+    return set(re.findall(r"^[a-z0-9][^\s#]*==[^\s;#]+", text, re.MULTILINE))
+
+
+def test_the_peers_are_locked_beside_the_versions_that_all_else_runs_on():
+    ours, theirs = locked("dev.txt"), locked("bench.txt")
+    names = {pin.partition("==")[0] for pin in theirs}
+    asked = make_peers.peers((ROOT / "requirements/bench.in").read_text())
+    assert asked
+    assert set(asked) <= names
+    assert {"apache-airflow-core", "dagster"} <= names
+    assert {pin for pin in ours if pin.partition("==")[0] in names} <= theirs
+
+
+BENCH = """
+import json, sys
+print("  ok  {name}: 1 (at most 2)")
+{more}
+"""
+
+
+def run_all(monkeypatch, tmp_path, scripts, *asked):
+    """Let scripts/performance.py run these benchmarks instead of the real ones; gives its exit code and the page."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs/performance.md"
+    page.write_text(f"{performance.BEGIN}\n{performance.END}\n")
+    for name, more in scripts.items():
+        (tmp_path / f"benchmarks/bench_{name}.py").write_text(BENCH.format(name=name, more=more))
+    monkeypatch.setattr(performance, "ROOT", tmp_path)
+    monkeypatch.setattr(performance, "KEPT", tmp_path / ".bench")
+    monkeypatch.setattr(performance, "BENCHES", tuple(scripts))
+    monkeypatch.setattr(sys, "argv", ["performance.py", *asked])
+    return performance.main(), page.read_text()
+
+
+def test_neither_a_missed_figure_nor_a_broken_benchmark_keeps_the_following_from_running(tmp_path, monkeypatch, capfd):
+    missed = "print('  NO  size: 9 (at most 2)'); sys.exit(1)"
+    scripts = {"cli": missed, "core": "raise ValueError('no stub')", "media": ""}
+    code, page = run_all(monkeypatch, tmp_path, scripts)
+    assert code == 1
+    assert "performance: cli missed, core broke: see above" in capfd.readouterr().err
+    assert "| size | 9 | <= 2 | **missed** |" in page
+    assert "| media | 1 | <= 2 | met |" in page
+    assert "### `bench_core.py`\n\nNot measured yet." in page
+
+
+def test_when_every_figure_is_met_the_exit_code_says_so(tmp_path, monkeypatch):
+    code, page = run_all(monkeypatch, tmp_path, {"cli": "", "core": f"print(json.dumps({{'tables': [{TABLE}]}}))"})
+    assert code == 0
+    assert "| theirs | 204.0 |" in page
+
+
+def test_the_small_form_judges_nothing_and_leaves_the_page_alone(tmp_path, monkeypatch):
+    code, page = run_all(monkeypatch, tmp_path, {"cli": "print('  NO  size: 9 (at most 2)')"}, "--smoke")
+    assert code == 0
+    assert page == f"{performance.BEGIN}\n{performance.END}\n"
+    assert "size" in (tmp_path / ".bench/smoke/performance.md").read_text()

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write what `make torture` saw into docs/reliability.md: counts, times, seeds, date and machine."""
+"""Write what `make torture` saw into docs/reliability.md: counts, times, seeds, dates and machine.
 
+    .venv/bin/python scripts/reliability.py .torture/orders.xml .torture/systems.xml    # as `make torture` does
+    .venv/bin/python scripts/reliability.py --beside .torture/soak.xml                  # some; the other rows stay
+
+The reports are pytest's, by `--junitxml`. A row says on which day it was seen.
+"""
+
+import argparse
 import os
 import platform
-import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
 SETTINGS = ("UGEN_TORTURE_RUNS", "UGEN_TORTURE_SEED", "UGEN_TORTURE_DELIVERIES", "UGEN_SOAK_MINUTES", "UGEN_SOAK_JOBS")
+HEAD = ("| what | runs | failed | skipped | seconds | on | |", "|---|---|---|---|---|---|---|")
 
 
 def machine() -> str:
@@ -28,42 +35,63 @@ def command() -> str:
 
 
 def rows(reports: Sequence[str]) -> Iterator[str]:
-    """One row per test function: how many runs, how they ended, seconds."""
+    """One row per test function: how many runs, how they ended, seconds, the day of the last."""
     runs, bad, left, seconds = Counter(), Counter(), Counter(), Counter()
     notes: dict[str, list[str]] = {}
+    days: dict[str, str] = {}
     for report in reports:
-        for case in ET.parse(report).getroot().iter("testcase"):
-            name = f"{case.get('classname').removeprefix('tests.')}: {case.get('name').partition('[')[0]}"
-            runs[name] += 1
-            seconds[name] += float(case.get("time"))
-            bad[name] += any(child.tag in {"failure", "error"} for child in case)
-            for child in case:
-                if child.tag == "skipped":
-                    left[name] += 1
-                    notes.setdefault(name, [child.get("message")])
-            notes.setdefault(name, []).extend(f"{p.get('name')}: {p.get('value')}" for p in case.iter("property"))
+        for suite in ET.parse(report).getroot().iter("testsuite"):
+            day = suite.get("timestamp", f"{datetime.now(UTC):%Y-%m-%d}")[:10]
+            for case in suite.iter("testcase"):
+                name = f"{case.get('classname').removeprefix('tests.')}: {case.get('name').partition('[')[0]}"
+                days[name] = max(day, days.get(name, ""))
+                runs[name] += 1
+                seconds[name] += float(case.get("time"))
+                bad[name] += any(child.tag in {"failure", "error"} for child in case)
+                for child in case:
+                    if child.tag == "skipped":
+                        left[name] += 1
+                        notes.setdefault(name, [child.get("message")])
+                notes.setdefault(name, []).extend(f"{p.get('name')}: {p.get('value')}" for p in case.iter("property"))
     for name, count in runs.items():
         title = name.replace("test_", "").replace("_", " ").replace("|", "\\|")
         about = "; ".join(dict.fromkeys(notes.get(name, [])))
-        run = f"{count - left[name]:,}"
-        yield f"| {title} | {run} | {bad[name]:,} | {left[name] or ''} | {seconds[name]:,.0f} | {about} |"
+        counts = f"{count - left[name]:,} | {bad[name]:,} | {left[name] or ''} | {seconds[name]:,.0f}"
+        yield f"| {title} | {counts} | {days[name]} | {about} |"
 
 
-def main(reports: Sequence[str]) -> None:
-    seed = os.environ.get("UGEN_TORTURE_SEED", "1")
-    lines = [
-        BEGIN,
-        f"Run on {datetime.now(UTC):%Y-%m-%d}; {machine()}; `{command()}`; first seed {seed}.",
-        "",
-        "| what | runs | failed | skipped | seconds | |",
-        "|---|---|---|---|---|---|",
-        *rows([report for report in reports if Path(report).exists()]),
-        END,
-    ]
+def beside(standing: Iterable[str], seen: Iterable[str]) -> list[str]:
+    """The rows that stand, each in its place, with what was seen now in place of what is said of the same test."""
+
+    def title(row: str) -> str:
+        return row.partition(" | ")[0]
+
+    new = {title(row): row for row in seen}
+    kept = [new.pop(title(row), row) for row in standing]
+    return [*kept, *new.values()]
+
+
+def write(reports: Sequence[str], *, some: bool) -> None:
+    """Put the rows between the page's marks; `some` leaves those of other tests."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(before + "\n".join(lines) + rest.partition(END)[2])
-    print(f"reliability: {PAGE.relative_to(ROOT)}")
+    between, _, after = rest.partition(END)
+    head, *_ = between.strip().splitlines() or [""]
+    standing = [line for line in between.splitlines() if line.startswith("| ") and line not in HEAD]
+    if not some:
+        seed = os.environ.get("UGEN_TORTURE_SEED", "1")
+        head, standing = f"Run on {machine()}; `{command()}`; first seed {seed}.", []
+    found = beside(standing, rows([report for report in reports if Path(report).exists()]))
+    PAGE.write_text(before + "\n".join([BEGIN, head, "", *HEAD, *found, END]) + after)
+    print(f"reliability: {PAGE}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reports", nargs="+", help="what pytest wrote")
+    parser.add_argument("--beside", action="store_true", help="leave what the page says of other tests")
+    asked = parser.parse_args()
+    write(asked.reports, some=asked.beside)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -72,20 +72,49 @@ def test_growth_is_drawn_from_little_to_much():
     assert heights[1][0] == heights[1][1]
 
 
+SUITE = '<testsuites><testsuite timestamp="{day}T03:04:05+00:00">{cases}</testsuite></testsuites>'
+
+
 def test_the_report_counts_failed_and_skipped_runs_apart(tmp_path):
     report = tmp_path / "report.xml"
-    report.write_text(
-        '<testsuites><testsuite><testcase classname="tests.a" name="test_b[1]" time="2"/>'
+    cases = (
+        '<testcase classname="tests.a" name="test_b[1]" time="2"/>'
         '<testcase classname="tests.a" name="test_b[2]" time="1"><failure/></testcase>'
         '<testcase classname="tests.a" name="test_c" time="0"><skipped message="no server"/></testcase>'
         '<testcase classname="tests.a" name="test_d" time="0"><properties><property name="mb" value="9"/></properties>'
-        "</testcase></testsuite></testsuites>"
+        "</testcase>"
     )
+    report.write_text(SUITE.format(day="2026-01-02", cases=cases))
     assert list(reliability.rows([str(report)])) == [
-        "| a: b | 2 | 1 |  | 3 |  |",
-        "| a: c | 0 | 0 | 1 | 0 | no server |",
-        "| a: d | 1 | 0 |  | 0 | mb: 9 |",
+        "| a: b | 2 | 1 |  | 3 | 2026-01-02 |  |",
+        "| a: c | 0 | 0 | 1 | 0 | 2026-01-02 | no server |",
+        "| a: d | 1 | 0 |  | 0 | 2026-01-02 | mb: 9 |",
     ]
+
+
+def test_some_tests_of_another_day_leave_the_rows_of_the_others(tmp_path, monkeypatch):
+    page = tmp_path / "reliability.md"
+    page.write_text(f"Before.\n{reliability.BEGIN}\n{reliability.END}\nAfter.\n")
+    monkeypatch.setattr(reliability, "PAGE", page)
+
+    def seen(day, *names, beside):
+        report = tmp_path / f"{day}.xml"
+        cases = "".join(f'<testcase classname="tests.a" name="test_{name}" time="1"/>' for name in names)
+        report.write_text(SUITE.format(day=day, cases=cases))
+        more = ["--beside"] if beside else []
+        monkeypatch.setattr(sys, "argv", ["reliability.py", *more, str(report)])
+        reliability.main()
+        text = page.read_text()
+        assert text.startswith("Before.\n")
+        assert text.endswith("\nAfter.\n")
+        return [(row.split(" | ")[0], row.split(" | ")[5]) for row in text.splitlines() if row.startswith("| a: ")]
+
+    first, second, third = "2026-01-01", "2026-01-02", "2026-01-03"
+    assert seen(first, "b", "c", beside=False) == [("| a: b", first), ("| a: c", first)]
+    after = [("| a: b", second), ("| a: c", first), ("| a: d", second)]
+    assert seen(second, "b", "d", beside=True) == after
+    assert "make torture" in page.read_text()
+    assert seen(third, "c", beside=False) == [("| a: c", third)]
 
 
 # The peers: what is measured beside them.

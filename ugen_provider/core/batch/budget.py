@@ -130,6 +130,45 @@ class Estimates:
             raise RunRefusedError(message, reason="estimate") from error
 
 
+class _Purse:
+    """Credits booked in a row, to which more are added only if they fit. Its statements are made once, see `change`."""
+
+    def __init__(self, table: sa.Table, **columns: str) -> None:
+        more, most = (sa.bindparam(name, type_=sa.Integer) for name in ("more", "most"))
+        these = (table.c[column] == sa.bindparam(name) for name, column in columns.items())
+        self._any = sa.update(table).where(*these).values(booked=table.c.booked + more)
+        self._within = self._any.where(table.c.booked + more <= most)
+
+    def add(
+        self,
+        connection: sa.Connection,
+        credits: int,  # noqa: A002  the API's own word
+        *,
+        to: Mapping[str, object],
+        most: int | None = None,
+    ) -> bool:
+        """Whether there is such a row, and they fit."""
+        given = {**to, "more": credits}
+        if most is None:
+            return connection.execute(self._any, given).rowcount == 1
+        return connection.execute(self._within, {**given, "most": most}).rowcount == 1
+
+
+_RUN = _Purse(schema.run, of_run="id")
+_DAY = _Purse(schema.day, of_namespace="namespace", of_day="day")
+_THIS_ITEM = (schema.item.c.run == sa.bindparam("of_run"), schema.item.c.product_id == sa.bindparam("of_product"))
+_BOOKED = sa.select(schema.item.c.booked, schema.item.c.booked_day).where(*_THIS_ITEM)
+_BOOK = (
+    sa.update(schema.item)
+    .where(*_THIS_ITEM)
+    .values(
+        booked=sa.func.coalesce(schema.item.c.booked, 0) + sa.bindparam("more", type_=sa.Integer),
+        estimate=sa.func.coalesce(schema.item.c.estimate, 0) + sa.bindparam("more", type_=sa.Integer),
+        booked_day=sa.bindparam("today"),
+    )
+)
+
+
 def book(ledger: Ledger, claimed: Claim, budget: Budget, *, credits: int) -> None:  # noqa: A002  the API's own word
     """Book credits for a product, in one step with the certainty that they fit.
 
@@ -143,48 +182,34 @@ def book(ledger: Ledger, claimed: Claim, budget: Budget, *, credits: int) -> Non
         BudgetUsedUpError: They do not fit; nothing was booked.
         LeaseLostError: The product is no longer ours.
     """
-    item, run, day = schema.item, schema.run, schema.day
-    namespace = claimed.run.catalogue.namespace
+    run_id, namespace = claimed.run.id, claimed.run.catalogue.namespace
 
     def work(connection: sa.Connection) -> None:
         hold(connection, ledger, claimed)
         today = budget.day(ledger.now())
-        fits = sa.update(run).where(run.c.id == claimed.run.id)
-        if budget.credits is not None:
-            fits = fits.where(run.c.booked + credits <= budget.credits)
-        if connection.execute(fits.values(booked=run.c.booked + credits)).rowcount != 1:
+        if not _RUN.add(connection, credits, to={"of_run": run_id}, most=budget.credits):
             raise BudgetUsedUpError(f"the run's budget of {budget.credits} credits is used up", which="run")
-        connection.execute(insert_new(connection, day, {"namespace": namespace, "day": today, "booked": 0}))
-        fits = sa.update(day).where(day.c.namespace == namespace, day.c.day == today)
-        if budget.daily is not None:
-            fits = fits.where(day.c.booked + credits <= budget.daily)
-        if connection.execute(fits.values(booked=day.c.booked + credits)).rowcount != 1:
-            raise BudgetUsedUpError(f"the day's budget of {budget.daily} credits is used up", which="day")
-        connection.execute(
-            sa.update(item)
-            .where(item.c.run == claimed.run.id, item.c.product_id == claimed.product_id)
-            .values(
-                booked=sa.func.coalesce(item.c.booked, 0) + credits,
-                estimate=sa.func.coalesce(item.c.estimate, 0) + credits,
-                booked_day=today,
-            )
-        )
+        this_day = {"of_namespace": namespace, "of_day": today}
+        if not _DAY.add(connection, credits, to=this_day, most=budget.daily):
+            insert_new(connection, schema.day, {"namespace": namespace, "day": today, "booked": 0})
+            if not _DAY.add(connection, credits, to=this_day, most=budget.daily):
+                raise BudgetUsedUpError(f"the day's budget of {budget.daily} credits is used up", which="day")
+        this_item = {"of_run": run_id, "of_product": claimed.product_id}
+        connection.execute(_BOOK, {**this_item, "more": credits, "today": today})
 
     ledger.writer.run(work)
 
 
-def correct(connection: sa.Connection, claimed: Claim, *, consumed: int) -> None:
-    """Replace what was booked for a product by what it consumed."""
-    item, run, day = schema.item, schema.run, schema.day
-    this = (item.c.run == claimed.run.id, item.c.product_id == claimed.product_id)
-    row = connection.execute(sa.select(item.c.booked, item.c.booked_day).where(*this)).one()
+def correct(connection: sa.Connection, claimed: Claim, *, consumed: int) -> bool:
+    """Replace what run and day have booked for a product by what it consumed.
+
+    Returns:
+        Whether anything was booked for it.
+    """
+    row = connection.execute(_BOOKED, {"of_run": claimed.run.id, "of_product": claimed.product_id}).one()
     if row.booked is None:
-        return
+        return False
     difference = consumed - row.booked
-    connection.execute(sa.update(item).where(*this).values(booked=consumed, consumed=consumed))
-    connection.execute(sa.update(run).where(run.c.id == claimed.run.id).values(booked=run.c.booked + difference))
-    connection.execute(
-        sa.update(day)
-        .where(day.c.namespace == claimed.run.catalogue.namespace, day.c.day == row.booked_day)
-        .values(booked=day.c.booked + difference)
-    )
+    _RUN.add(connection, difference, to={"of_run": claimed.run.id})
+    _DAY.add(connection, difference, to={"of_namespace": claimed.run.catalogue.namespace, "of_day": row.booked_day})
+    return True

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from ugen_provider.core.api.effects import Await, Flow, Perform, Send
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
-from ugen_provider.core.batch.ledger import Ledger, T, upsert
+from ugen_provider.core.batch.ledger import Ledger, T, change, upsert
 from ugen_provider.core.batch.plans import LEASE, Run, intent_scope
 from ugen_provider.core.jobs.intent import Intent
 
@@ -69,28 +69,17 @@ def claim(ledger: Ledger, run: Run, *, most: int) -> list[Claim]:
         run: Of which run, and for which owner.
         most: How many.
     """
-    item, product = schema.item, schema.product
 
     def work(connection: sa.Connection) -> list[Claim]:
         now = ledger.now()
-        free = sa.or_(product.c.lease_owner.is_(None), product.c.lease_until < now)
-        query = (
-            sa.select(item)
-            .join(
-                product,
-                sa.and_(product.c.catalogue_id == run.catalogue.id, product.c.product_id == item.c.product_id),
-            )
-            .where(item.c.run == run.id, item.c.state == "planned", free)
-            .order_by(item.c.begun.desc(), item.c.seq)
-            .limit(most)
-        )
+        asked = {"catalogue": run.catalogue.id, "run": run.id, "now": now, "most": most}
         claims = []
-        for row in connection.execute(query).all():
-            mine = (product.c.catalogue_id == run.catalogue.id, product.c.product_id == row.product_id)
-            lease = {"lease_owner": run.owner, "lease_token": product.c.lease_token + 1, "lease_until": now + LEASE}
-            if connection.execute(sa.update(product).where(*mine, free).values(lease)).rowcount != 1:
+        for row in connection.execute(_OPEN, asked).all():
+            this = {"catalogue": run.catalogue.id, "product": row.product_id}
+            lease = {"owner": run.owner, "until": now + LEASE, "now": now}
+            if connection.execute(_TAKE, {**this, **lease}).rowcount != 1:
                 continue
-            made = _look_again(connection, ledger, run, row, mine)
+            made = _look_again(connection, ledger, run, row)
             if made is not None:
                 claims.append(made)
         return claims
@@ -98,28 +87,55 @@ def claim(ledger: Ledger, run: Run, *, most: int) -> list[Claim]:
     return ledger.writer.run(work)
 
 
-def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any, mine: tuple[Any, ...]) -> Claim | None:
+_PRODUCT, _ITEM = schema.product, schema.item
+_FREE = sa.or_(_PRODUCT.c.lease_owner.is_(None), _PRODUCT.c.lease_until < sa.bindparam("now", type_=sa.Float))
+_OPEN = (
+    sa.select(_ITEM)
+    .join(
+        _PRODUCT,
+        sa.and_(_PRODUCT.c.catalogue_id == sa.bindparam("catalogue"), _PRODUCT.c.product_id == _ITEM.c.product_id),
+    )
+    .where(_ITEM.c.run == sa.bindparam("run"), _ITEM.c.state == "planned", _FREE)
+    .order_by(_ITEM.c.begun.desc(), _ITEM.c.seq)
+    .limit(sa.bindparam("most"))
+)
+_THIS_PRODUCT = (
+    _PRODUCT.c.catalogue_id == sa.bindparam("catalogue"),
+    _PRODUCT.c.product_id == sa.bindparam("product"),
+)
+_TAKE = (
+    sa.update(_PRODUCT)
+    .where(*_THIS_PRODUCT, _FREE)
+    .values(
+        lease_owner=sa.bindparam("owner"),
+        lease_token=_PRODUCT.c.lease_token + 1,
+        lease_until=sa.bindparam("until"),
+    )
+)
+_STATE = sa.select(_ITEM.c.state).where(
+    _ITEM.c.run == sa.bindparam("run"), _ITEM.c.product_id == sa.bindparam("product")
+)
+_KNOWN = sa.select(_PRODUCT).where(*_THIS_PRODUCT)
+_DOCUMENT = sa.select(schema.intent.c.document).where(schema.intent.c.scope == sa.bindparam("of"))
+
+
+def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any) -> Claim | None:
     """What was read before the lease was ours may be old."""
-    item, product = schema.item, schema.product
-    this = (item.c.run == run.id, item.c.product_id == row.product_id)
-    state = connection.execute(sa.select(item.c.state).where(*this)).scalar()
-    known = connection.execute(sa.select(product).where(*mine)).one()
+    this = {"run": run.id, "product_id": row.product_id}
+    mine = {"catalogue_id": run.catalogue.id, "product_id": row.product_id}
+    state = connection.execute(_STATE, {"run": run.id, "product": row.product_id}).scalar()
+    known = connection.execute(_KNOWN, {"catalogue": run.catalogue.id, "product": row.product_id}).one()
     done = known.state == "completed" and known.fingerprint == row.fingerprint and row.why in {"new", "changed"}
     if state != "planned" or done:
         if done and state == "planned":  # another run bought it meanwhile
-            connection.execute(
-                sa.update(item)
-                .where(*this)
-                .values(
-                    state="completed", how="taken", job_id=known.job_id, score=known.score, finished_at=ledger.now()
-                )
-            )
-        connection.execute(sa.update(product).where(*mine).values(lease_owner=None, lease_until=0.0))
+            taken = {"state": "completed", "how": "taken", "job_id": known.job_id, "score": known.score}
+            change(connection, schema.item, {**taken, "finished_at": ledger.now()}, where=this)
+        change(connection, schema.product, {"lease_owner": None, "lease_until": 0.0}, where=mine)
         return None
     scope = intent_scope(run.catalogue, row.product_id, row.fingerprint)
-    document = connection.execute(sa.select(schema.intent.c.document).where(schema.intent.c.scope == scope)).scalar()
+    document = connection.execute(_DOCUMENT, {"of": scope}).scalar()
     if row.started_at is None:
-        connection.execute(sa.update(item).where(*this).values(started_at=ledger.now()))
+        change(connection, schema.item, {"started_at": ledger.now()}, where=this)
     return Claim(
         run=run,
         product_id=row.product_id,
@@ -145,21 +161,30 @@ def heartbeat(ledger: Ledger, run: Run) -> None:
     ledger.writer.run(work)
 
 
+def lease_of(claimed: Claim) -> dict[str, object]:
+    """Where the product's row is only while it is ours."""
+    return {
+        "catalogue_id": claimed.run.catalogue.id,
+        "product_id": claimed.product_id,
+        "lease_owner": claimed.run.owner,
+        "lease_token": claimed.token,
+    }
+
+
+def lost(claimed: Claim) -> LeaseLostError:
+    """What is raised where the row is not there."""
+    return LeaseLostError(f"product {claimed.product_id} was taken over by another runner; nothing was sent")
+
+
 def hold(connection: sa.Connection, ledger: Ledger, claimed: Claim) -> None:
     """Renew the lease, and make sure that it still is ours.
 
     Raises:
         LeaseLostError: It is not.
     """
-    product = schema.product
-    update = sa.update(product).where(
-        product.c.catalogue_id == claimed.run.catalogue.id,
-        product.c.product_id == claimed.product_id,
-        product.c.lease_owner == claimed.run.owner,
-        product.c.lease_token == claimed.token,
-    )
-    if connection.execute(update.values(lease_until=ledger.now() + LEASE)).rowcount != 1:
-        raise LeaseLostError(f"product {claimed.product_id} was taken over by another runner; nothing was sent")
+    until = {"lease_until": ledger.now() + LEASE}
+    if change(connection, schema.product, until, where=lease_of(claimed)) != 1:
+        raise lost(claimed)
 
 
 class LedgerIntentStore:
@@ -201,7 +226,7 @@ class LedgerIntentStore:
 
         def work(connection: sa.Connection) -> None:
             hold(connection, self._ledger, claimed)
-            connection.execute(upsert(connection, schema.intent, values))
+            upsert(connection, schema.intent, values)
 
         self._ledger.writer.run(work)
         self._newest = intent

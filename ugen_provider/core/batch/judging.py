@@ -259,7 +259,7 @@ class Adding:
             if how != "unchanged"
         ]
         if new:
-            self._connection.execute(insert_new(self._connection, product, new))
+            insert_new(self._connection, product, new)
         for how in set(seen_as.values()):
             ids = [product_id for product_id, other in seen_as.items() if other == how]
             self._connection.execute(

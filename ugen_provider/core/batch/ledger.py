@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
@@ -210,7 +210,7 @@ def _catalogue(connection: sa.Connection, name: str, namespace: str, now: float)
         "scheme": CURRENT_SCHEME,
         "created_at": now,
     }
-    connection.execute(insert_new(connection, schema.catalogue, values))
+    insert_new(connection, schema.catalogue, values)
     made = _find_catalogue(connection, name, namespace)
     assert made is not None  # it was there, or it is there now
     return made
@@ -239,20 +239,51 @@ def among(connection: sa.Connection, column: Any, values: Collection[str]) -> An
     return column.in_(sa.select(listed.c.value))
 
 
-def insert_new(connection: sa.Connection, table: sa.Table, values: Any) -> sa.Insert:
-    """An INSERT that does nothing where the row is there already."""
-    return _insert(connection, table).values(values).on_conflict_do_nothing()  # type: ignore[no-any-return]
+def insert_new(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any] | list[dict[str, Any]]) -> None:
+    """Insert a row, or several; one that is there already stays as it is."""
+    connection.execute(_insert_new(connection.dialect.name, table), values)
 
 
-def upsert(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> sa.Insert:
-    """An INSERT that replaces the given columns where the row is there already."""
+def upsert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or replace the given columns where it is there already."""
+    connection.execute(_upsert(connection.dialect.name, table, tuple(values)), values)
+
+
+def change(
+    connection: sa.Connection, table: sa.Table, values: Mapping[str, Any], *, where: Mapping[str, object]
+) -> int:
+    """Change the rows whose columns have exactly these values; none of them may be None.
+
+    To put an UPDATE together takes SQLAlchemy eight times as long as to execute one that is there already, and a
+    product that is bought needs a dozen.
+
+    Returns:
+        How many rows that were.
+    """
+    given = {f"new_{name}": value for name, value in values.items()} | {f"of_{k}": value for k, value in where.items()}
+    return connection.execute(_change(table, tuple(values), tuple(where)), given).rowcount
+
+
+@cache
+def _change(table: sa.Table, columns: tuple[str, ...], keys: tuple[str, ...]) -> sa.Update:
+    these = (table.c[name] == sa.bindparam(f"of_{name}") for name in keys)
+    return sa.update(table).where(*these).values({name: sa.bindparam(f"new_{name}") for name in columns})
+
+
+@cache
+def _insert_new(dialect: str, table: sa.Table) -> sa.Insert:
+    return _insert(dialect, table).on_conflict_do_nothing()  # type: ignore[no-any-return]
+
+
+@cache
+def _upsert(dialect: str, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
     keys = [column.name for column in table.primary_key]
-    insert = _insert(connection, table).values(values)
-    changes = {name: insert.excluded[name] for name in values if name not in keys}
+    insert = _insert(dialect, table)
+    changes = {name: insert.excluded[name] for name in columns if name not in keys}
     return insert.on_conflict_do_update(index_elements=keys, set_=changes)  # type: ignore[no-any-return]
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+def _insert(dialect: str, table: sa.Table) -> Any:
     from sqlalchemy.dialects import postgresql, sqlite
 
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)

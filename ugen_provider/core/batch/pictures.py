@@ -43,7 +43,7 @@ def picture_identity(ledger: Ledger, address: str) -> str:
         return str(known.digest)
     digest = hashlib.sha256(filesystem.cat_file(path)).hexdigest()
     values = {"address": address, "stamp": stamp, "digest": digest}
-    ledger.writer.run(lambda connection: connection.execute(upsert(connection, table, values)))
+    ledger.writer.run(lambda connection: upsert(connection, table, values))
     return digest
 
 
@@ -87,9 +87,7 @@ class Pictures:
         content = await asyncio.to_thread(_read, address)
         url = (await self._client.uploads.create_product_image(content, filename=address.rpartition("/")[2])).url
         values = {"namespace": self._namespace, "digest": digest, "url": url, "uploaded_at": self._ledger.now()}
-        await asyncio.to_thread(
-            self._ledger.writer.run, lambda connection: connection.execute(upsert(connection, table, values))
-        )
+        await asyncio.to_thread(self._ledger.writer.run, lambda connection: upsert(connection, table, values))
         return url
 
 

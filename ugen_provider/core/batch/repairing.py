@@ -150,9 +150,9 @@ def _enter(ledger: Ledger, catalogue: Catalogue, product_id: str, made: Intent) 
             "document": json.dumps(made.to_dict(), ensure_ascii=False),
             "updated_at": ledger.now(),
         }
-        connection.execute(upsert(connection, schema.intent, values))
+        upsert(connection, schema.intent, values)
         row = {"catalogue_id": catalogue.id, "product_id": product_id, "fingerprint": made.fingerprint}
-        connection.execute(upsert(connection, schema.product, {**row, "job_id": made.job_id}))
+        upsert(connection, schema.product, {**row, "job_id": made.job_id})
         return 1
 
     return ledger.writer.run(work)

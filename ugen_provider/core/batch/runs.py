@@ -31,7 +31,7 @@ def join(ledger: Ledger, catalogue: Catalogue, run_id: str, *, owner: str, budge
         now = ledger.now()
         ours = (table.c.catalogue_id == catalogue.id, table.c.run_id == run_id)
         values = {"catalogue_id": catalogue.id, "run_id": run_id, "state": "planning", "created_at": now}
-        connection.execute(insert_new(connection, table, values))
+        insert_new(connection, table, values)
         connection.execute(sa.update(table).where(*ours).values(budget=budget))
         row = connection.execute(sa.select(table).where(*ours)).one()
         run = Run(row.id, catalogue, run_id, owner)

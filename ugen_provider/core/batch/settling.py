@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.budget import correct
-from ugen_provider.core.batch.claims import Claim, ItemState, hold
-from ugen_provider.core.batch.ledger import Ledger
+from ugen_provider.core.batch.claims import Claim, ItemState, lease_of, lost
+from ugen_provider.core.batch.ledger import Ledger, change
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,13 @@ def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
     """
 
     def work(connection: sa.Connection) -> None:
-        hold(connection, ledger, claimed)
         now = ledger.now()
-        if ended.state in {"completed", "failed"}:
-            correct(connection, claimed, consumed=ended.consumed or 0)
-            _remember(connection, claimed, ended, now)
-        item, product = schema.item, schema.product
+        remembered = _remembered(ended, now) if ended.state in {"completed", "failed"} else {}
+        let_go: dict[str, Any] = {"lease_owner": None, "lease_until": 0.0}
+        if remembered:
+            let_go.update(remembered, fingerprint=claimed.fingerprint)
+        if change(connection, schema.product, let_go, where=lease_of(claimed)) != 1:
+            raise lost(claimed)
         values: dict[str, Any] = {
             "state": ended.state,
             "reason": ended.reason,
@@ -65,20 +66,18 @@ def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
         }
         if ended.job_id is not None:
             values["begun"] = True
-        connection.execute(
-            sa.update(item).where(item.c.run == claimed.run.id, item.c.product_id == claimed.product_id).values(values)
-        )
-        connection.execute(
-            sa.update(product)
-            .where(product.c.catalogue_id == claimed.run.catalogue.id, product.c.product_id == claimed.product_id)
-            .values(lease_owner=None, lease_until=0.0)
-        )
+        if remembered:
+            change(connection, schema.intent, remembered, where={"scope": claimed.scope})
+            consumed = ended.consumed or 0
+            if correct(connection, claimed, consumed=consumed):
+                values.update(booked=consumed, consumed=consumed)
+        change(connection, schema.item, values, where={"run": claimed.run.id, "product_id": claimed.product_id})
 
     ledger.writer.run(work)
 
 
-def _remember(connection: sa.Connection, claimed: Claim, ended: Settlement, now: float) -> None:
-    product, intent = schema.product, schema.intent
+def _remembered(ended: Settlement, now: float) -> dict[str, Any]:
+    """What the product and its intent keep of it."""
     values: dict[str, Any] = {
         "state": ended.state,
         "reason": ended.reason,
@@ -89,9 +88,4 @@ def _remember(connection: sa.Connection, claimed: Claim, ended: Settlement, now:
         values["job_id"] = ended.job_id
     if ended.state == "completed":  # a video that is there stays the product's until there is a newer one
         values.update(credits=ended.consumed, score=ended.score, video=ended.video, manifest=ended.manifest)
-    connection.execute(sa.update(intent).where(intent.c.scope == claimed.scope).values(values))
-    connection.execute(
-        sa.update(product)
-        .where(product.c.catalogue_id == claimed.run.catalogue.id, product.c.product_id == claimed.product_id)
-        .values(fingerprint=claimed.fingerprint, **values)
-    )
+    return values

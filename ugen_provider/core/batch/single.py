@@ -54,7 +54,7 @@ class ProductIntentStore:
 
         def work(connection: sa.Connection) -> None:
             self._hold(connection)
-            connection.execute(upsert(connection, schema.intent, values))
+            upsert(connection, schema.intent, values)
 
         self._ledger.writer.run(work)
 
@@ -92,7 +92,7 @@ def product_store(
 
     def take(connection: sa.Connection) -> int:
         now = ledger.now()
-        connection.execute(insert_new(connection, product, {"catalogue_id": found.id, "product_id": product_id}))
+        insert_new(connection, product, {"catalogue_id": found.id, "product_id": product_id})
         free = sa.or_(product.c.lease_owner.is_(None), product.c.lease_until < now)
         lease = {"lease_owner": owner, "lease_token": product.c.lease_token + 1, "lease_until": now + LEASE}
         if connection.execute(sa.update(product).where(*this, free).values(lease)).rowcount != 1:

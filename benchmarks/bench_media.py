@@ -45,7 +45,7 @@ import json, resource, sys, time
 from ugen_provider.core.api.models import Job
 from ugen_provider.core.media.outputs import download_outputs
 from ugen_provider.core.media import fetching, stores
-from ugen_provider.core.api._transport import StreamClient
+from ugen_provider.core.api._streams import StreamClient
 import httpx, av, PIL.Image
 url, folder, jobs, files, parallel = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 def peak():

@@ -18,7 +18,7 @@ from dagster_ugen.checks import Check, Verdict
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.outputs import Output
 from ugen_provider.core.api import operations
-from ugen_provider.core.api._transport import open_stream
+from ugen_provider.core.api._streams import open_stream
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.api.rules import DEFAULTS
 from ugen_provider.core.media.manifest import Manifest, read_manifest

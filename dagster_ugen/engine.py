@@ -21,7 +21,7 @@ from dagster_ugen.results import Delivered, Failed, Result, is_retryable
 from dagster_ugen.settling import Partition
 from dagster_ugen.work import Work
 from ugen_provider.core.api._async_client import AsyncUGenClient
-from ugen_provider.core.api._transport import StreamClient
+from ugen_provider.core.api._streams import StreamClient
 from ugen_provider.core.api.config import ClientConfig
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.jobs.cancelling import cancel, pause

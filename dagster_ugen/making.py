@@ -26,7 +26,7 @@ from dagster_ugen.settling import Partition, Place, settling
 from dagster_ugen.work import Work
 from ugen_provider.core.api import operations
 from ugen_provider.core.api._async_client import AsyncUGenClient
-from ugen_provider.core.api._transport import StreamClient
+from ugen_provider.core.api._streams import StreamClient
 from ugen_provider.core.api.effects import Flow
 from ugen_provider.core.api.errors import InvalidRequestError, JobFailedError, RateLimitError, UGenError
 from ugen_provider.core.api.models import Job, Keyframe

@@ -2,6 +2,7 @@
 """A storage host whose behaviour a test scripts, answer by answer, and real small media files."""
 
 import io
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,7 +66,8 @@ class Storage:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def serve(self, path: str, script: Script | bytes, *, content_type: str = "video/mp4") -> str:
         """Say what a path answers; bytes are served whole. Returns the link."""
@@ -91,6 +93,48 @@ def storage() -> Iterator[Storage]:
     opened = Storage()
     yield opened
     opened.close()
+
+
+PUBLIC = "93.184.216.34"
+
+
+class Internet:
+    """What names resolve to, and a public address behind which a server of the test stands."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[str]] = {}
+        self.port = 0
+        self.connected: list[str] = []
+
+    def host(self, name: str, server: Storage | int, *then: str) -> None:
+        """Put a server behind the public address of a name; later questions for the name are answered otherwise."""
+        self.port = server if isinstance(server, int) else server.port
+        self.names[name] = [PUBLIC, *then]
+
+    def resolve(self, name: str) -> str:
+        """The next answer; the last one stays."""
+        answers = self.names.get(name, [name])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@pytest.fixture
+def internet(monkeypatch) -> Internet:
+    """The resolver and the routes of this process."""
+    made = Internet()
+    find, connect = socket.getaddrinfo, socket.socket.connect
+
+    def getaddrinfo(host, *args, **kwargs):
+        return find(made.resolve(host), *args, **kwargs)
+
+    def routed(self, address):
+        if isinstance(address, tuple):
+            made.connected.append(address[0])
+            address = ("127.0.0.1", made.port) if address[0] == PUBLIC else address
+        return connect(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket.socket, "connect", routed)
+    return made
 
 
 @pytest.fixture(scope="session")

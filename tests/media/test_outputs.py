@@ -278,16 +278,13 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path, link):
     assert caught.value.reason == "private_address"
 
 
-def test_a_redirect_into_the_private_network_is_refused_too(storage, tmp_path, monkeypatch):
-    from ugen_provider.core.media import fetching
-
-    checked = []
-    monkeypatch.setattr(fetching, "check_address", lambda url, **_: checked.append(url))
-    storage.serve("/inner", lambda count, headers: Answer(200, b"x"))
-    link = storage.serve("/final", lambda count, headers: Answer(302, b"", {"Location": "/inner"}))
-    with pytest.raises(DownloadError):
-        download_outputs(a_job(final_video_url=link), tmp_path)
-    assert checked == [link, storage.url + "/inner"]
+def test_a_redirect_into_the_private_network_is_refused_too(storage, mp4, internet, tmp_path):
+    internet.host("cdn.example", storage)
+    inner = storage.serve("/inner", mp4)
+    storage.serve("/final", lambda count, headers: Answer(302, b"", {"Location": inner}))
+    with pytest.raises(DownloadError, match="private address 127"):
+        download_outputs(a_job(final_video_url="http://cdn.example/final"), tmp_path)
+    assert (len(storage.asked("/final")), len(storage.asked("/inner"))) == (1, 0)
 
 
 def test_no_key_and_no_cookie_reaches_the_storage_host(storage, mp4, tmp_path, monkeypatch):

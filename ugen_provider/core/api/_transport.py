@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -304,81 +303,8 @@ class AsyncDriver:
             await self._http.aclose()
 
 
-class ByteStream:
-    """An answer whose body is read in pieces."""
-
-    def __init__(self, response: httpx.Response, *, url: str) -> None:
-        self._response = response
-        self._url = url
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = _headers(response)
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body as it comes, undecoded, in pieces of any size: nothing that came is held back.
-
-        Raises:
-            TransportError: The connection broke; what was read so far is good.
-        """
-        try:
-            yield from self._response.iter_raw()
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            failure = _failure(error, Request(method="GET", path=_without_query(self._url)))
-        else:
-            return
-        raise failure
-
-
-class StreamClient:
-    """Reads bytes from storage hosts. It holds no key, so none can reach them; redirects are left to the caller.
-
-    It keeps no cookies either: what one host has set is nothing to bring to the next link.
-    """
-
-    def __init__(self, *, timeout: float = 60.0) -> None:
-        limits = httpx.Timeout(timeout, connect=min(10.0, timeout))
-        no_cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-        self._http = httpx.Client(timeout=limits, limits=_LIMITS, cookies=no_cookies)
-
-    @contextmanager
-    def open(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[ByteStream]:
-        """Ask for a URL and give its answer as a stream.
-
-        Args:
-            url: An http or https URL.
-            headers: Further headers, such as `Range`.
-
-        Raises:
-            TransportError: No answer arrived.
-        """
-        request = Request(method="GET", path=_without_query(url))
-        try:
-            built = self._http.build_request("GET", url, headers={"Accept-Encoding": "identity", **(headers or {})})
-            response = self._http.send(built, stream=True, follow_redirects=False)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            failure = _failure(error, request)
-        else:
-            try:
-                yield ByteStream(response, url=url)
-            finally:
-                response.close()
-            return
-        raise failure
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-
-@contextmanager
-def open_stream(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 60.0) -> Iterator[ByteStream]:
-    """Read one URL with a client of its own; for many, keep a `StreamClient`."""
-    client = StreamClient(timeout=timeout)
-    try:
-        with client.open(url, headers=headers) as stream:
-            yield stream
-    finally:
-        client.close()
-
-
-def _without_query(url: str) -> str:
-    return url.split("?", 1)[0]
+def tls_context() -> ssl.SSLContext:
+    """The certificates that are trusted, as httpx finds them: those of `SSL_CERT_FILE`, `SSL_CERT_DIR`, or certifi."""
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from ugen_provider.core.api._transport import open_stream
+from ugen_provider.core.api._streams import open_stream
 from ugen_provider.core.api.errors import TransportError
 from ugen_provider.core.feeds.errors import FeedError
 

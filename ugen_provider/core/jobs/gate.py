@@ -117,7 +117,7 @@ def picture_digest(url: str) -> str:
         TransportError: It could not be read.
         PurchaseError: It is no picture that could be approved.
     """
-    from ugen_provider.core.api._transport import open_stream
+    from ugen_provider.core.api._streams import open_stream
 
     digest, size = hashlib.sha256(), 0
     with open_stream(url) as stream:

@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import random
 import re
-import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,13 +22,15 @@ from ugen_provider.core.media.errors import DownloadError, Reason
 from ugen_provider.core.media.manifest import without_query
 
 if TYPE_CHECKING:
-    from ugen_provider.core.api._transport import ByteStream, StreamClient
+    from ugen_provider.core.api._streams import ByteStream, StreamClient
+    from ugen_provider.core.api._wires import Admit
 
 _EXPIRED = frozenset({403, 404, 410})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]{1,20})-[0-9]{1,20}/([0-9]{1,20})")
 _PROGRESS = 1 << 20
+_BUFFER = 1 << 20
 MAX_BYTES = 4 << 30
 """Bytes above which a file is refused where nobody says otherwise."""
 
@@ -68,6 +70,7 @@ class _Part:
 
     path: Path
     tell: Callable[[int, int | None], None]
+    buffer: memoryview
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     validator: str | None = None
@@ -100,6 +103,7 @@ class Fetcher:
         self._policy = policy
         self._sleep = sleep
         self._tick = tick
+        self._of_thread = threading.local()
 
     def fetch(
         self,
@@ -122,7 +126,7 @@ class Fetcher:
         Raises:
             DownloadError: It could not be fetched whole, or is not what was promised.
         """
-        part = _Part(path, tell)
+        part = _Part(path, tell, self._buffer())
         part.restart()
         until = self._tick() + self._policy.deadline
         failures = 0
@@ -146,6 +150,13 @@ class Fetcher:
             if failures >= self._policy.attempts or self._tick() > until:
                 raise _error(f"could not be fetched in {failures} attempts, at last: {outcome}", "network", url)
             self._sleep(random.uniform(0.5, 1.0) * min(8.0, 0.25 * 2.0**failures))  # noqa: S311  jitter, no secret
+
+    def _buffer(self) -> memoryview:
+        """What this thread receives into, from file to file."""
+        if not hasattr(self._of_thread, "buffer"):
+            self._of_thread.buffer = memoryview(bytearray(_BUFFER))
+        buffer: memoryview = self._of_thread.buffer
+        return buffer
 
     def _attempt(self, url: str, part: _Part, family: Family, *, until: float) -> Fetched | int | str:
         headers: dict[str, str] = {}
@@ -196,12 +207,14 @@ class Fetcher:
         if (part.total or 0) > self._policy.max_bytes:
             raise self._too_large(url)
         with part.path.open("ab", buffering=0) as file:
-            for chunk in stream.chunks():
-                part.size += len(chunk)
+            while count := stream.readinto(part.buffer):
+                part.size += count
                 if part.size > self._policy.max_bytes:
                     raise self._too_large(url)
-                file.write(chunk)
-                part.digest.update(chunk)
+                piece = part.buffer[:count]
+                part.digest.update(piece)
+                while piece:  # a disk that is nearly full takes a part
+                    piece = piece[file.write(piece) :]
                 part.tell(part.size, part.total)
                 if self._tick() > until:
                     message = f"took longer than {self._policy.deadline:g} s ({part.size:,} bytes came)"
@@ -231,8 +244,9 @@ class Fetcher:
     def _following(self, url: str, headers: Mapping[str, str]) -> Iterator[ByteStream]:
         address = url
         for _ in range(self._policy.redirects + 1):
-            check_address(address, allow_private=self._policy.allow_private)
-            with self._client.open(address, headers=headers) as stream:
+            check_link(address)
+            admit = None if self._policy.allow_private else public_only(address)
+            with self._client.open(address, headers=headers, admit=admit) as stream:
                 location = stream.headers.get("location")
                 if stream.status not in _REDIRECTS or not location:
                     yield stream
@@ -241,25 +255,30 @@ class Fetcher:
         raise _error(f"redirects more than {self._policy.redirects} times", "refused", url)
 
 
-def check_address(url: str, *, allow_private: bool) -> None:
-    """Refuse a link that leads anywhere but to a public http(s) address.
+def check_link(url: str) -> None:
+    """Refuse a link that is none of the web.
 
     Raises:
-        DownloadError: It says how to allow it.
+        DownloadError: It is no http(s) link.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise _error("is no http(s) link", "refused", url)
-    if allow_private:
-        return
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise TransportError(f"{parts.hostname}: {error}", method="GET", path=parts.path, maybe_sent=False) from None
-    for *_, address in found:
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global:
-            message = f"leads to the private address {address[0]}; set allow_private=True if that is your own U-Gen"
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise _error("is no http(s) link", "refused", url)
+
+
+def public_only(url: str) -> Admit:
+    """What refuses the addresses of a link's host that are not public; its error says how to allow them."""
+
+    def admit(address: str) -> None:
+        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
+            message = f"leads to the private address {address}; set allow_private=True if that is your own U-Gen"
             raise _error(message, "private_address", url)
+
+    return admit
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:

@@ -128,7 +128,10 @@ def without_query(url: str) -> str:
         >>> without_query("https://u:p@storage.u-gen.ai/videos/a.mp4?token=secret")
         'https://storage.u-gen.ai/videos/a.mp4'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no link that can be read)"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ugen_provider.__about__ import __version__
-from ugen_provider.core.api._transport import StreamClient
+from ugen_provider.core.api._streams import StreamClient
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.media.content import Family, probe

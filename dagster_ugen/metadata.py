@@ -43,6 +43,7 @@ class UGenMetadataSet(NamespacedMetadataSet):
         stage: The stage that it is in.
         video_model: The model that made it.
         how: How the job came to be ours: `submitted`, `attached`, `taken`, `resumed`, `stage_retried`.
+        preview: Pictures that the asset page shows.
         generation: How often it was deliberately bought again.
         request_changed: Whether the request is another one now than what the job was made from.
         credits_estimated: Credits that it was estimated to cost.
@@ -58,16 +59,17 @@ class UGenMetadataSet(NamespacedMetadataSet):
         job_seconds: From the job's creation to its end.
         url: Where the service serves it; such links may expire.
         manifest: Where its `manifest.json` is.
-        preview: Pictures that the asset page shows.
         notes: What a person should be told.
     """
 
-    # Dagster 1.12 reads `Optional[X]` of a metadata set, and not `X | None`.
+    # Dagster 1.12 reads `Optional[X]` of a metadata set, and not `X | None`. Its pages keep this order: the pictures
+    # stand where they are seen without scrolling past the figures.
     job_id: str
     status: Optional[str] = None
     stage: Optional[str] = None
     video_model: Optional[str] = None
     how: Optional[str] = None
+    preview: Optional[dg.MarkdownMetadataValue] = None
     generation: Optional[int] = None
     request_changed: Optional[bool] = None
     credits_estimated: Optional[int] = None
@@ -84,7 +86,6 @@ class UGenMetadataSet(NamespacedMetadataSet):
     url: Optional[dg.UrlMetadataValue] = None
     urls: Optional[dg.JsonMetadataValue] = None
     manifest: Optional[dg.PathMetadataValue] = None
-    preview: Optional[dg.MarkdownMetadataValue] = None
     notes: Optional[str] = None
 
     @classmethod

@@ -4,7 +4,8 @@
     .venv/bin/python scripts/pictures_of_the_pages.py                 # all three
     .venv/bin/python scripts/pictures_of_the_pages.py emulator dagster airflow
 
-Each starts what it shows: the local U-Gen, a real Dagster with the example project, a real Airflow with an example DAG.
+Each starts what it shows: the local U-Gen, a real Dagster with the example project, a real Airflow with the example
+DAGs.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ from ugen_provider import CreateJob, UGenClient
 from ugen_provider.cli.demo.airflow_processes import PASSWORD, USER, RealAirflow
 from ugen_provider.cli.demo.dagster_api import BACKFILL_ENDED
 from ugen_provider.cli.demo.dagster_processes import RealDagster
+from ugen_provider.cli.demo.parts import demo_parts
 from ugen_provider.cli.demo.processes import wait_until
+from ugen_provider.core.feeds import Order, plan_feed
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "images"
 MOST_BYTES = 200_000
+FEED = demo_parts().feed
 LOADED = "() => [...document.images].every(image => image.complete)"
 PRODUCTS = {"mug": "Stoneware mug", "lamp": "Aurora lamp", "shoe": "Trail shoe"}
 
 
 def keep(page: Page, name: str) -> None:
-    """Take the picture; with fewer colours where it would be large."""
+    """Take the picture, once the page has come to rest; with fewer colours where it would be large."""
+    page.wait_for_timeout(1500)
     raw = page.screenshot()
     path = PICTURES / f"{name}.png"
     for colours in (None, 256, 64, 24):
@@ -77,70 +82,94 @@ def emulator(page: Page) -> None:
 
 
 def dagster(page: Page) -> None:
-    """The asset of the finished videos in Dagster, one partition open."""
+    """The assets of the example project in Dagster: one partition open, all partitions, and the checks."""
     home = Path(tempfile.mkdtemp(prefix="ugen-pictures-"))
-    feed = home / "feed.csv"
-    rows = [f"{key},{name},https://shop.example/{key}.png" for key, name in PRODUCTS.items()]
-    feed.write_text("\n".join(["id,title,image_link", *rows]))
     with EmulatorServer(Settings(speed=200, admin=True)) as server:
         env = {
             "UGEN_API_KEY": LOCAL_KEY,
             "UGEN_BASE_URL": server.base_url,
             "UGEN_OUTPUT": str(home / "videos"),
-            "UGEN_FEED": str(feed),
+            "UGEN_FEED": str(FEED),
             "PYTHONPATH": str(ROOT / "example_dagster"),
         }
         definitions = ROOT / "example_dagster" / "shop_videos" / "definitions.py"
+        products = [
+            row.product_id for row in plan_feed(FEED, job_defaults={"segment_count": 1}) if isinstance(row, Order)
+        ]
         with RealDagster(home / "home", definitions=definitions, env=env) as real:
-            real.api.add_partitions("ugen_products", keys=list(PRODUCTS))
-            backfill = real.api.launch_backfill(["keyframes", "videos", "final_video"], partitions=list(PRODUCTS))
+            real.api.add_partitions("ugen_products", keys=products)
+            # One product is left, so that the page shows what a missing one looks like.
+            backfill = real.api.launch_backfill(["keyframes", "videos", "final_video"], partitions=products[:-1])
             wait_until(
                 lambda: real.api.backfill_status(backfill) in BACKFILL_ENDED,
                 what="the backfill",
-                timeout=300.0,
+                timeout=400.0,
                 watch=[real.processes],
             )
-            page.goto(f"{real.url}/assets/final_video?view=partitions&partition=lamp")
+            page.set_viewport_size({"width": 1280, "height": 1000})
+            page.goto(f"{real.url}/assets/final_video?view=partitions&partition={products[0]}")
             page.wait_for_function(
                 "() => document.querySelectorAll('td img').length > 0 && "
                 "[...document.querySelectorAll('td img')].every(image => image.complete && image.naturalWidth > 0)",
                 timeout=60_000,
             )
-            page.wait_for_timeout(1000)
-            keep(page, "dagster")
+            keep(page, "dagster-partition")
+            page.set_viewport_size({"width": 1280, "height": 560})
+            page.goto(f"{real.url}/assets/keyframes?view=checks")
+            page.get_by_text("keyframe_scores").first.click(timeout=60_000)
+            keep(page, "dagster-checks")
     shutil.rmtree(home)
 
 
 def airflow(page: Page) -> None:
-    """The plugin's page of a finished job, in Airflow's own frame."""
+    """What Airflow shows: the grid of the feed's DAG, the plugin's page of a job, and a keyframe to be approved."""
     home = Path(tempfile.mkdtemp(prefix="ugen-pictures-"))
-    dags = home / "dags"
-    dags.mkdir()
-    shutil.copy(ROOT / "tests" / "real" / "airflow" / "dags" / "one_job.py", dags)
-    with EmulatorServer(Settings(speed=60, admin=True)) as server, RealAirflow(home / "home", dags=dags) as real:
+    env = {"UGEN_FEED": str(FEED), "UGEN_OUTPUT": str(home / "videos")}
+    dags = ROOT / "example_dags"
+    with (
+        EmulatorServer(Settings(speed=60, admin=True)) as server,
+        RealAirflow(home / "home", dags=dags, env=env) as real,
+    ):
         real.api.set_connection(
             "ugen_default", conn_type="ugen", password=LOCAL_KEY, extra={"base_url": server.base_url}
         )
-        real.wait_for_dag("deferred_job")
-        real.api.trigger("deferred_job", run_id="first", conf={"product": PRODUCTS["lamp"]})
 
-        def ended() -> bool:
-            return any(
-                each["state"] in {"success", "failed"}
-                for each in real.api.task_instances("deferred_job", run_id="first")
-            )
+        def until(dag_id: str, task_id: str, *states: str) -> None:
+            def there() -> bool:
+                found = [each for each in real.api.task_instances(dag_id, run_id="first") if each["task_id"] == task_id]
+                return bool(found) and all(each["state"] in states for each in found)
 
-        wait_until(ended, what="the task", timeout=300.0, watch=[real.processes])
+            wait_until(there, what=f"{dag_id}.{task_id}", timeout=300.0, watch=[real.processes])
+
+        for dag_id in ("feed_to_videos", "keyframe_gate"):
+            real.wait_for_dag(dag_id)
+            real.api.trigger(dag_id, run_id="first")
+        until("keyframe_gate", "approve", "awaiting_input", "failed")
+        until("feed_to_videos", "make_video", "success", "failed")
+        page.set_viewport_size({"width": 1440, "height": 900})
         sign_in(page, real.url)
-        page.goto(f"{real.url}/dags/deferred_job/runs/first/tasks/job/plugin/ugen_job")
+
+        page.goto(f"{real.url}/dags/feed_to_videos/runs/first/tasks/make_video/mapped")
+        page.get_by_text("Aurora").first.wait_for(timeout=60_000)
+        keep(page, "airflow-grid")
+
+        page.goto(f"{real.url}/dags/feed_to_videos/runs/first/tasks/make_video/mapped/0/plugin/ugen_job")
         frame = page.frame_locator("iframe")
         frame.locator("#final video").wait_for(timeout=60_000)
         frame.locator("#final video").evaluate(
             "video => new Promise(done => { video.preload = 'auto'; video.currentTime = 1;"
             " const seen = () => video.readyState >= 2 ? done(1) : setTimeout(seen, 100); seen(); })"
         )
-        page.wait_for_timeout(1500)
-        keep(page, "airflow")
+        frame.locator("#keyframes img").first.wait_for()
+        keep(page, "airflow-job")
+
+        # A keyframe stands upright, and the answer below it.
+        page.set_viewport_size({"width": 1440, "height": 1060})
+
+        page.goto(f"{real.url}/dags/keyframe_gate/runs/first/tasks/approve/required_actions")
+        page.get_by_role("button", name="Approve").wait_for(timeout=60_000)
+        page.wait_for_function(LOADED)
+        keep(page, "airflow-approval")
     shutil.rmtree(home, ignore_errors=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from dagster_ugen import Output, UGenAssetProps, UGenChecks, UGenGate, UGenVideos, assets_of, build_ugen_asset_checks
 from dagster_ugen.automation import after_approval
 from dagster_ugen.checks import judge_credits, judge_file, judge_scores
-from dagster_ugen.metadata import PREVIEW_LIMIT, gallery
+from dagster_ugen.metadata import PREVIEW_LIMIT, describe, gallery
 from dagster_ugen.requests import as_requests
 from dagster_ugen.results import Delivered
 from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of
@@ -50,6 +50,11 @@ def test_the_poster_leads_to_the_video():
         delivered(keyframes=1, final_video_url="https://s.example/v.mp4", thumbnail_url="https://s.example/t.png"),
     )
     assert made == "[![poster](https://s.example/t.png)](https://s.example/v.mp4)"
+
+
+def test_the_pictures_come_before_the_figures():
+    shown = list(describe(Output.KEYFRAMES, delivered(keyframes=2, credits_consumed=67)))
+    assert shown.index("ugen/preview") < shown.index("ugen/credits_consumed")
 
 
 def versions(shop: Shop, asset: str) -> dict[str, str]:

@@ -6,6 +6,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from ugen_provider.emulator.media.draw import render
+from ugen_provider.emulator.media.recipe import Recipe
+
 
 def fetch(job, name, **options):
     return httpx.get(job[name], **options)
@@ -54,6 +57,11 @@ def test_pictures_are_png_of_the_same_size_and_differ(api, ugen_clock):
         picture = Image.open(io.BytesIO(content))
         assert (picture.format, picture.size) == ("PNG", (360, 640))
     assert len(set(contents)) == len(contents)
+
+
+def test_a_letter_with_an_accent_is_drawn_without_it():
+    plain, accented = (Recipe("keyframe", "9:16", title, (), 0, 1, "x") for title in ("Solene", "Solène"))
+    assert render(plain) == render(accented)
 
 
 def test_range_etag_and_length(api, ugen_clock):

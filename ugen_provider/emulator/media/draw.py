@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import textwrap
+import unicodedata
 from array import array
 from collections.abc import Iterator
 from fractions import Fraction
@@ -60,13 +61,18 @@ def _scene(recipe: Recipe, scene: int) -> Image.Image:
     draw.ellipse(_box(centre, height, size, (-120, -165, 120, 120)), fill=light)
     thing = _box(centre, height, size, (30, -150, 100, -60))
     draw.rounded_rectangle(thing, radius=8 * size, fill=(250, 250, 250))
-    text = "\n".join(textwrap.wrap(recipe.title[:160], width=max(8, width // 16))[:4])
+    text = "\n".join(textwrap.wrap(_plain(recipe.title[:160]), width=max(8, width // 16))[:4])
     draw.multiline_text((20, 24), text, font=_font(28), fill=(255, 255, 255), spacing=6)
     below = 40 + 36 * (text.count("\n") + 1)
     for line in recipe.lines:
         draw.text((20, below), line, font=_font(16), fill=(235, 235, 235))
         below += 22
     return image
+
+
+def _plain(title: str) -> str:
+    """A title without accents: Pillow's own font, the only one that is everywhere, has hardly a letter with one."""
+    return "".join(each for each in unicodedata.normalize("NFKD", title) if not unicodedata.combining(each))
 
 
 def _box(

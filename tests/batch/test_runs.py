@@ -31,6 +31,14 @@ def test_a_second_night_over_unchanged_products_makes_no_request_at_all(shop):
     assert shop.local.created == 3
 
 
+def test_a_job_whose_end_was_read_is_not_read_a_second_time(shop):
+    shop.sells("a")
+    shop.run("monday")
+    (job,) = shop.jobs()
+    looks = shop.local.world.journal.find_requests(method="GET", path=f"/api/v1/jobs/{job.job_id}")
+    assert len([look for look in looks if look.at >= job.completed_at.timestamp()]) == 1
+
+
 def test_the_same_run_again_buys_nothing(shop):
     shop.sells("a", "b")
     first = shop.run("monday")

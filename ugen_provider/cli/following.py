@@ -100,8 +100,8 @@ class TellingWatcher(JobWatcher):
 
     progress: JobProgress | None = None
 
-    def answered(self, job: Job, *, asked_at: float) -> None:
-        """An answer about this very job."""
+    def answered(self, job: Job, *, asked_at: float, listed: bool) -> None:
+        """An answer about this very job, or what a list says of it."""
         if self.progress is not None:
             self.progress.saw(job)
-        super().answered(job, asked_at=asked_at)
+        super().answered(job, asked_at=asked_at, listed=listed)

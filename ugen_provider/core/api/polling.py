@@ -169,10 +169,17 @@ def timed_out(job_id: str, job: Job | None) -> JobTimeoutError:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The job as last seen, and why the wait is over."""
+    """The job as last seen, and why the wait is over.
+
+    Attributes:
+        job: As last seen.
+        reason: Why the wait is over.
+        listed: Whether a list told it, which may lack what `GET /jobs/{jobId}` tells, and may lag.
+    """
 
     job: Job
     reason: Reason
+    listed: bool = False
 
 
 def wait(

@@ -59,8 +59,8 @@ class Audience(Protocol):
         """Whether this state, seen on a page, would end anybody's wait; it is then made sure of."""
         ...
 
-    def answered(self, job: Job, *, asked_at: float) -> None:
-        """An answer about this very job."""
+    def answered(self, job: Job, *, asked_at: float, listed: bool) -> None:
+        """An answer about this very job, or what a list says of it."""
         ...
 
     async def failed(self, job_id: str, error: UGenError) -> None:
@@ -252,7 +252,7 @@ class Looker:
             if job_id in unseen and state_of(str(item.get("status", ""))).ended:
                 del unseen[job_id]
                 here += 1
-                self.audience.answered(operations.read_listed_job(item), asked_at=asked_at)
+                self.audience.answered(operations.read_listed_job(item), asked_at=asked_at, listed=True)
         return here
 
     async def _get_each(self, job_ids: Sequence[str]) -> int:
@@ -271,7 +271,7 @@ class Looker:
                 if not job.ended:
                     self._ended_pages_help = True
                     self._words.setdefault(job.status, _Word(job.status))
-                self.audience.answered(job, asked_at=asked_at)
+                self.audience.answered(job, asked_at=asked_at, listed=False)
                 return 0 if job.ended else 1
 
         return sum(await asyncio.gather(*(get(job_id) for job_id in job_ids)))

@@ -80,7 +80,7 @@ class JobWatcher:
     run. It never costs more than one GET per job and interval plus 5 %, and where pages of active jobs are cheaper it
     reads those. With nobody waiting it does nothing at all.
 
-    The job of an outcome may come from a list and lack what only `GET /jobs/{jobId}` tells; `watching` reads it again.
+    The job of an outcome may come from a list and lack what only `GET /jobs/{jobId}` tells; `watching` then reads it.
 
     Args:
         client: Sends the requests; it stays the caller's to close.
@@ -241,8 +241,8 @@ class JobWatcher:
             for waiter in watched.waiters
         )
 
-    def answered(self, job: Job, *, asked_at: float) -> None:
-        """An answer about this very job: tell whoever waited when it was asked for."""
+    def answered(self, job: Job, *, asked_at: float, listed: bool) -> None:
+        """An answer about this very job, or what a list says of it: tell whoever waited when it was asked for."""
         watched = self._jobs.get(job.job_id)
         if watched is None:
             return
@@ -255,7 +255,7 @@ class JobWatcher:
             stale = waiter.stale if now - waiter.joined < polling.STALE_PATIENCE else None
             reason = polling.judge(job, goal=waiter.goal, stale=stale)
             if reason is not None:
-                waiter.done.set_result(Outcome(job, reason))
+                waiter.done.set_result(Outcome(job, reason, listed))
             elif waiter.deadline is not None and asked_at >= waiter.deadline:
                 waiter.done.set_exception(polling.timed_out(job.job_id, job))
 
@@ -291,7 +291,7 @@ class JobWatcher:
 def watching(
     watcher: JobWatcher, order: Order, *, interval: float = polling.DEFAULT_INTERVAL, deadline: float | None = None
 ) -> Callable[[Purchase], Flow[Outcome]]:
-    """The shared way to wait, for `obtain`: by a watcher, and then one `GET /jobs/{jobId}` that alone is believed.
+    """The shared way to wait, for `obtain`: by a watcher, whose `GET /jobs/{jobId}` alone is believed.
 
     Args:
         watcher: Waits.
@@ -314,6 +314,8 @@ def watching(
                     stale=stale,
                 ),
             )
+            if not outcome.listed:
+                return outcome
             job = yield from watcher.client.caller.call(operations.get_job(bought.job.job_id))
             reason = polling.judge(job, goal=goal_of(order), stale=stale)
             if reason is not None:

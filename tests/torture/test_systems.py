@@ -2,8 +2,8 @@
 """A hundred jobs in flight while something happens to the service, the clock, the key or the triggerer.
 
 The real operators and triggers run in this process on one clock that only moves when everybody waits, and so does the
-real feed runner. The oracle is the emulator's journal and books. Real processes are ended in `tests/real`, PostgreSQL in
-`test_database.py`.
+real feed runner. The oracle is the emulator's journal and books. Real processes are ended in `tests/real`, PostgreSQL
+in `test_database.py`.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ import stat
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import fsspec
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
 
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.api.models import Job, Keyframe
@@ -147,6 +149,41 @@ def test_what_a_killed_process_left_is_swept_and_what_another_writes_is_not(
         assert not left.exists()
         assert written.exists()
     assert mine.exists()
+
+
+KILLED_BEFORE_THE_MOVE = """
+import os, signal, sys
+from types import SimpleNamespace
+from fsspec.implementations.dirfs import DirFileSystem
+from ugen_provider.core.api.models import Job
+from ugen_provider.core.media import download_outputs
+class Remote(DirFileSystem):
+    def mv(self, *paths, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
+job = Job.model_validate({"job_id": "j1", "status": "completed", "final_video_url": sys.argv[1]})
+download_outputs(job, SimpleNamespace(fs=Remote(sys.argv[2], auto_mkdir=True), path="shop"), allow_private=True)
+"""
+
+
+def test_what_a_kill_left_in_a_remote_store_goes_with_the_first_download_a_day_later(storage, mp4, tmp_path):
+    link = storage.serve("/final", mp4)
+    command = [sys.executable, "-c", KILLED_BEFORE_THE_MOVE, link, str(tmp_path)]
+    killed = subprocess.run(command, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.rglob("*.part")
+    assert left.parent == tmp_path / "shop" / ".ugen-parts"
+    assert left.read_bytes() == mp4
+    mine = left.with_name("mine.part")
+    mine.write_text("no file of ours")
+    destination = SimpleNamespace(fs=DirFileSystem(str(tmp_path), auto_mkdir=True), path="shop")
+    other = a_job(final_video_url=link).model_copy(update={"job_id": "j2"})
+    download_outputs(other, destination, allow_private=True)
+    assert left.exists()  # somebody may be about to move it
+    for path in (left, mine):
+        os.utime(path, (path.stat().st_mtime - 90_000,) * 2)
+    download_outputs(other, destination, allow_private=True)
+    assert (left.exists(), mine.exists()) == (False, True)
+    assert (tmp_path / "shop" / "j2" / "final.mp4").read_bytes() == mp4
 
 
 def test_how_much_has_come_is_told_over_a_broken_connection_too(storage, mp4, tmp_path):

@@ -10,7 +10,8 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +20,8 @@ import fsspec
 from ugen_provider.core.api.errors import ConfigError
 
 _BLOCK = 1 << 20
+_PARTS = ".ugen-parts"
+_ABANDONED = timedelta(days=1)
 _OURS = re.compile(r"(\..+\.[0-9a-f]{12}|ugen-[0-9a-f]{32})\.part")
 
 
@@ -76,6 +79,11 @@ def _is_abandoned(part: Path) -> bool:
         return _lock(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _age(modified: datetime) -> timedelta:
+    aware = modified if modified.tzinfo else modified.replace(tzinfo=UTC)
+    return datetime.now(UTC) - aware
 
 
 class Store:
@@ -144,15 +152,31 @@ class Store:
             yield part
 
     def sweep(self, folder: str) -> None:
-        """Remove what a process that was killed has left half-written in a folder; what others write is left alone.
+        """Remove what a process that was killed has left half-written; what others write is left alone.
+
+        On local disk a lock tells who still writes. Elsewhere the store's own date does: nothing lies there for a day
+        between its upload and its move.
 
         Args:
             folder: Below the destination; what was on its way to a store that is not local lies on local disk.
         """
+        if not self._local:
+            self._sweep_store()
         place = Path(self._path(folder)) if self._local else Path(tempfile.gettempdir())
         for part in place.glob(".*.part" if self._local else "ugen-*.part"):
             if _OURS.fullmatch(part.name) and _is_abandoned(part):
                 part.unlink(missing_ok=True)
+
+    def _sweep_store(self) -> None:
+        try:
+            names = [str(name).rstrip("/") for name in self._fs.ls(self._path(_PARTS), detail=False)]
+        except (OSError, NotImplementedError):
+            return
+        for name in names:
+            # A store that tells no dates, or that does not let us, keeps it.
+            with suppress(OSError, NotImplementedError):
+                if _OURS.fullmatch(name.rpartition("/")[2]) and _age(self._fs.modified(name)) > _ABANDONED:
+                    self._fs.rm_file(name)
 
     def publish(self, part: Path, name: str) -> None:
         """Give a whole file its final name, replacing what had it."""
@@ -160,15 +184,15 @@ class Store:
         if self._local:
             part.replace(target)
             return
-        folder, _, base = target.rpartition("/")
-        beside = f"{folder}/.{base}.{uuid.uuid4().hex[:12]}.part"
-        self._fs.makedirs(folder, exist_ok=True)
+        aside = self._path(f"{_PARTS}/ugen-{uuid.uuid4().hex}.part")
+        for path in (aside, target):
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         try:
-            self._fs.put_file(str(part), beside)
-            self._fs.mv(beside, target)
+            self._fs.put_file(str(part), aside)
+            self._fs.mv(aside, target)
         except BaseException:
-            if self._fs.exists(beside):
-                self._fs.rm_file(beside)
+            if self._fs.exists(aside):
+                self._fs.rm_file(aside)
             raise
 
     def write(self, name: str, content: bytes) -> None:

@@ -82,7 +82,11 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
         return _of_a_refused_run(error.reason)
     table: tuple[tuple[type[BaseException], ExitCode, str], ...] = (
         (KeyboardInterrupt, ExitCode.INTERRUPTED, ""),
-        (FeedError, ExitCode.USAGE, "correct the feed or its address; `ugen feed check FEED` tries it and buys nothing"),
+        (
+            FeedError,
+            ExitCode.USAGE,
+            "correct the feed or its address; `ugen feed check FEED` tries it and buys nothing",
+        ),
         (api.ConfigError, ExitCode.USAGE, "`ugen doctor` shows which settings are in use"),
         (
             api.InvalidRequestError,

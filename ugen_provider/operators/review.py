@@ -6,6 +6,7 @@ Stands on Airflow's own human-in-the-loop, from Airflow 3.1 on.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Collection
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.exceptions import HITLTimeoutError
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
 from ugen_provider.core.api.errors import PurchaseError
 from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenJobOperator, UsesConnection, push_watch
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from ugen_provider.core.jobs.gate import Look
+
+# Older standard providers, such as the one in the constraints of Airflow 3.1, name it as every task's own timeout.
+_RESPONSE_TIMEOUT = (
+    "response_timeout"
+    if "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
+    else "execution_timeout"
+)
 
 LOOK = "ugen_look"
 """The XCom that holds what was shown in this attempt, and so what a yes is about."""
@@ -72,7 +80,8 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
         response_timeout: timedelta | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(subject=subject, response_timeout=response_timeout, **kwargs)
+        timeout: dict[str, Any] = {_RESPONSE_TIMEOUT: response_timeout}
+        super().__init__(subject=subject, **timeout, **kwargs)
         self.job_id = job_id
         self.ugen_conn_id = ugen_conn_id
 

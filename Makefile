@@ -63,8 +63,8 @@ compat: setup ## The oldest versions of every dependency, and each extra alone (
 	@$(BIN)/python scripts/test_matrix.py --compat $(COMPAT)
 
 .PHONY: release-check
-release-check: setup ## Build wheel and sdist, and look whether they are what a stranger should get
-	@$(BIN)/python scripts/release_check.py
+release-check: setup ## Build wheel and sdist, and look whether they are what a stranger should get, the demo included
+	@$(BIN)/python scripts/release_check.py $(RELEASE)
 
 CHECKS := check-format check-lint check-mypy check-pyright check-imports check-scripts
 .PHONY: check $(CHECKS)

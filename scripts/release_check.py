@@ -2,12 +2,17 @@
 """`make release-check`: builds the wheel and the sdist, and looks whether they are what a stranger should get.
 
 Contents, metadata, entry points, the licence, an import in an empty environment that pulls in neither orchestrator, the
-list of public names, and the changelog's fragments.
+list of public names, the changelog's fragments, and `ugen demo` from the wheel, far from this folder, with whatever
+Airflow and Dagster a stranger would get today. That last part takes minutes and wants a package index; where there is
+none, `--leave-out-demo REASON` leaves it out, and says so.
 """
 
 from __future__ import annotations
 
+import argparse
 import email
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 UV = ROOT / ".venv" / "bin" / "uv"
+Command = list[str | Path]
 KINDS = ("feature", "bugfix", "doc", "removal", "misc")
 
 IN_THE_WHEEL = (
@@ -137,7 +143,7 @@ def installed(wheel: Path, home: Path) -> Iterator[str]:
     subprocess.run([UV, "venv", "--quiet", "--no-project", "--python", sys.executable, environment], check=True)
     python = environment / "bin" / "python"
     subprocess.run([UV, "pip", "install", "--quiet", "--python", python, wheel], check=True)
-    asked = ([python, "-P", "-c", EMPTY], [environment / "bin" / "ugen", "--help"])
+    asked: tuple[Command, ...] = ([python, "-P", "-c", EMPTY], [environment / "bin" / "ugen", "--help"])
     for command in asked:
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -148,9 +154,44 @@ def installed(wheel: Path, home: Path) -> Iterator[str]:
         yield f"installed: ugen demo does not name its extra: {done.stdout + done.stderr}"
 
 
+def demo(wheel: Path, home: Path) -> Iterator[str]:
+    """The main job, from the wheel alone: its feed, DAG and definitions are those that are packed with it."""
+    environment, output = home / "demo", home / "demo-output"
+    subprocess.run([UV, "venv", "--quiet", "--no-project", "--python", sys.executable, environment], check=True)
+    install: Command = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        "--python",
+        environment / "bin" / "python",
+    ]
+    if subprocess.run([*install, f"ugen-provider[demo] @ {wheel.as_uri()}"], check=False).returncode:
+        yield "demo: the extra [demo] cannot be installed; --leave-out-demo REASON leaves this part out"
+        return
+    listed: Command = [UV, "pip", "list", "--python", environment / "bin" / "python", "--format", "freeze"]
+    frozen = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    print("demo with", *(line for line in frozen if line.startswith(("apache-airflow==", "dagster=="))), flush=True)
+    ours = ("AIRFLOW", "DAGSTER", "UGEN", "PYTHON", "VIRTUAL_ENV")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    env |= {"HOME": str(home), "PATH": f"{environment / 'bin'}{os.pathsep}{os.defpath}"}
+    command: Command = [environment / "bin" / "ugen", "demo", "--output", output]
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, check=False)
+    said = (done.stdout + done.stderr).strip()
+    if done.returncode:
+        yield f"demo: ugen demo ends with {done.returncode}: {said[-3000:]}"
+        return
+    bought = [each["bought"] for each in json.loads((output / "report.json").read_text())["passes"]]
+    videos = list(output.glob("*/*/*/final.mp4"))
+    if len(bought) != 2 or bought[0] == 0 or bought[1] or len(videos) != bought[0]:
+        yield f"demo: it bought {bought}, and left {len(videos)} videos"
+    print(f"demo: {said.splitlines()[-1]}")
+
+
 def public_names() -> Iterator[str]:
     """The list of public names."""
-    compared = [sys.executable, ROOT / "scripts" / "public_api.py"]
+    compared: Command = [sys.executable, ROOT / "scripts" / "public_api.py"]
     done = subprocess.run(compared, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         yield f"public names: {(done.stdout + done.stderr).strip()}"
@@ -170,7 +211,11 @@ def main() -> int:
     Returns:
         The exit code: 1 if something is not as it should be.
     """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--leave-out-demo", metavar="REASON", help="why the demo cannot run here")
+    asked = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="ugen-release-"))
+    found: list[str] = []
     try:
         wheel, sdist = build(home / "dist")
         found = [
@@ -179,13 +224,18 @@ def main() -> int:
             *installed(wheel, home),
             *public_names(),
             *fragments(),
+            *(() if asked.leave_out_demo else demo(wheel, home)),
         ]
         print(*found, sep="\n", end="\n" if found else "")
         if not found:
-            print(f"release-check: {wheel.name} and {sdist.name} are as they should be")
+            left_out = f"; the demo was left out: {asked.leave_out_demo}" if asked.leave_out_demo else ""
+            print(f"release-check: {wheel.name} and {sdist.name} are as they should be{left_out}")
         return int(bool(found))
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        if any(line.startswith("demo: ") for line in found):
+            print(f"what the demo left is in {home}")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ def installs(*what: str) -> str:
     """Install into `.peers`; gives what was said against it."""
     command = [UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(HOME / "bin/python"), *what]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stderr.strip() if done.returncode else ""
+    # Where packages come from is nobody's affair: what is missing is said on a page.
+    return re.sub(r"\S*://\S*", "...", " ".join(done.stderr.split())) if done.returncode else ""
 
 
 def make() -> dict[str, str]:
@@ -38,13 +39,16 @@ def make() -> dict[str, str]:
     against = installs("--requirements", str(LOCKED))
     if not against:
         return {}
-    print(f"peers: not all at once, so one after the other: {against.splitlines()[-1]}", flush=True)
-    itself = installs("--constraints", str(LOCKED), "--editable", ".[airflow,dagster,emulator]")
+    print(f"peers: not all at once, so one after the other: {against}", flush=True)
+    # What is editable may be no constraint.
+    versions = HOME / "versions.txt"
+    versions.write_text("".join(line for line in LOCKED.open() if not line.startswith("-e")))
+    within = ("--constraints", str(versions))
+    itself = installs(*within, "--editable", ".[airflow,dagster,emulator]")
     if itself:
         raise SystemExit(f"peers: not even the package itself can be installed: {itself}")
-    tried = {name: installs("--constraints", str(LOCKED), name) for name in peers(ASKED.read_text())}
-    # The last line names the host that did not answer, or the version that there is none of.
-    return {name: against.splitlines()[-1].strip() for name, against in tried.items() if against}
+    tried = {name: installs(*within, name) for name in peers(ASKED.read_text())}
+    return {name: against for name, against in tried.items() if against}
 
 
 def main() -> None:

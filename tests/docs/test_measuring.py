@@ -156,6 +156,39 @@ def test_the_peers_are_locked_beside_the_versions_that_all_else_runs_on():
     assert {pin for pin in ours if pin.partition("==")[0] in names} <= theirs
 
 
+UV = """#!/bin/sh
+case "$*" in
+  venv*) for home; do mkdir -p "$home"; done ;;
+  *--requirements*|*dagster-hightouch*) echo "no answer from https://packages.example/simple of late" >&2; exit 2 ;;
+esac
+"""
+
+
+def test_one_peer_that_cannot_be_installed_leaves_the_others_and_is_tried_again(tmp_path, monkeypatch, capsys):
+    uv = tmp_path / "uv"
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    home = tmp_path / "peers"
+    for name, value in {
+        "UV": str(uv),
+        "HOME": home,
+        "STAMP": home / ".installed-from",
+        "MISSING": home / "missing.json",
+    }.items():
+        monkeypatch.setattr(make_peers, name, value)
+    for _ in range(2):
+        make_peers.main()
+        assert "peers: dagster-hightouch is not there: no answer from ... of late" in capsys.readouterr().out
+        assert json.loads((home / "missing.json").read_text()) == {"dagster-hightouch": "no answer from ... of late"}
+    assert "-e" not in (home / "versions.txt").read_text().split()
+    uv.write_text(UV.replace("exit 2", "exit 0"))
+    make_peers.main()
+    assert json.loads((home / "missing.json").read_text()) == {}
+    capsys.readouterr()
+    make_peers.main()
+    assert capsys.readouterr().out == ""
+
+
 BENCH = """
 import json, sys
 print("  ok  {name}: 1 (at most 2)")

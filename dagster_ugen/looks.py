@@ -33,8 +33,8 @@ class _Seen:
         del job_id, stage
         return state.ended
 
-    def answered(self, job: Job, *, asked_at: float) -> None:
-        del asked_at
+    def answered(self, job: Job, *, asked_at: float, listed: bool) -> None:
+        del asked_at, listed
         self.jobs[job.job_id] = job
 
     async def failed(self, job_id: str, error: UGenError) -> None:

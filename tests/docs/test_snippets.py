@@ -10,7 +10,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +110,62 @@ def test_a_dag_loads(snippet: Snippet, reader: Path) -> None:
     assert bag.dag_ids
 
 
+class ByHand:
+    """As much of a task instance as the operators of the DAG by hand use."""
+
+    def __init__(self) -> None:
+        self.returned: dict[str, Any] = {}
+
+    def xcom_pull(self, *, task_ids: str) -> Any:
+        return self.returned[task_ids]
+
+
+def rendered(task: Any, ti: ByHand) -> Any:
+    from airflow.sdk.execution_time.context import ConnectionAccessor
+
+    task.render_template_fields({"conn": ConnectionAccessor(), "ti": ti})
+    return task
+
+
 @of("python", mentions="airflow.providers.http")
-def test_the_dag_by_hand_is_a_program(snippet: Snippet) -> None:
-    """Its provider is not ours to install."""
-    compile(snippet.text, snippet.place, "exec")
+def test_the_dag_by_hand_makes_a_video_and_when_it_is_cleared_another_one(
+    snippet: Snippet, reader: Path, ugen_emulator: Any, ugen_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("airflow.providers.http")
+    connection = {"conn_type": "http", "host": ugen_emulator.url, "password": LOCAL_KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_UGEN_HTTP", json.dumps(connection))
+    ti = ByHand()
+    for bought in (1, 2):
+        dag = run(snippet)
+        create, wait = rendered(dag["create"], ti), dag["wait"]
+        ti.returned["create"] = create.execute({})
+        assert rendered(wait, ti).poke({}) is False
+        ugen_clock.advance(600)
+        assert wait.poke({}) is True
+        assert len(ugen_emulator.emulator.journal.purchases) == bought
 
 
-@of("python", mentions="dagster")
+@of("python", mentions="requests.Session")
+def test_the_asset_by_hand_makes_a_video_and_materialized_again_another_one(
+    snippet: Snippet, reader: Path, ugen_emulator: Any, ugen_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    import dagster as dg
+
+    monkeypatch.setattr(time, "sleep", ugen_clock.advance)
+    module = run(replace(snippet, text=snippet.text.replace("https://api.u-gen.ai/api/v1", ugen_emulator.base_url)))
+    for bought in (1, 2):
+        made = dg.materialize([module["video"]], instance=dg.DagsterInstance.ephemeral())
+        (event,) = made.get_asset_materialization_events()
+        assert event.materialization.metadata["video"].value
+        assert len(ugen_emulator.emulator.journal.purchases) == bought
+
+
+@of("python", mentions="dagster", lacks=("requests.Session",))
 def test_definitions_load(snippet: Snippet, reader: Path) -> None:
     import dagster as dg
 
-    if "requests.Session" in snippet.text:
-        pytest.importorskip("requests")
     module = run(snippet)
     defs = module.get("defs")
     if defs is None:

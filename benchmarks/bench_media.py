@@ -112,7 +112,7 @@ def main() -> int:
     try:
         with Server(size) as server:
             shares = []
-            for _ in range(1 if smoke else 3):
+            for _ in range(1 if smoke else 5):
                 theirs = curl(server.url, folder / "curl", jobs, files)
                 mine = ours(server.url, folder / "ours", jobs, files)
                 shares.append(theirs / mine["took"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import random
 import re
 import threading
@@ -77,7 +78,9 @@ class _Part:
     total: int | None = None
 
     def restart(self) -> None:
-        self.path.write_bytes(b"")
+        self.path.touch()
+        if self.path.stat().st_size:  # ext4 writes out at once what was cut to nothing before it
+            os.truncate(self.path, 0)
         self.size, self.digest, self.validator, self.total = 0, hashlib.sha256(), None, None
 
 

@@ -4,19 +4,23 @@
     python scripts/test_matrix.py                 all cells
     python scripts/test_matrix.py airflow-3.0.6   some of them
     python scripts/test_matrix.py --list
+    python scripts/test_matrix.py --page          write what each cell said last into docs/compatibility.md
 
 `make compat` runs two more cells: `lowest`, the oldest versions that pyproject.toml allows, and `extras`, each extra
-installed alone. Environments live in `.matrix/` and are kept; `--fresh` makes them again.
+installed alone. Environments live in `.matrix/` and are kept, each with what it said last; `--fresh` makes them again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +28,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".matrix"
 UV = ROOT / ".venv" / "bin" / "uv"
+PAGE = ROOT / "docs" / "compatibility.md"
+MARKED = re.compile(r"(<!-- cells -->\n).*?(<!-- end -->)", re.DOTALL)
+SAID = "said.json"
 
-TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "jsonschema", "psutil")
+TEST_TOOLS = ("pytest", "pytest-timeout", "cryptography", "hypothesis", "jsonschema", "psutil")
 PYTHONS = ("3.11", "3.12", "3.13")
 AIRFLOW = {
     "3.0.6": ("2025-09-10", ("3.11", "3.12")),
@@ -99,7 +106,7 @@ def cells() -> Iterator[Cell]:
                 tests=AIRFLOW_TESTS,
                 imports=(*AIRFLOW_ROOMS, *review),
             )
-    for version, day in DAGSTER.items():
+    for version, since in DAGSTER.items():
         for python in PYTHONS:
             exactly = f"=={version}" if version else ""
             wanted = tuple(f"{name}{exactly}" for name in ("dagster", "dagster-dg-cli", "dagster-webserver"))
@@ -107,7 +114,7 @@ def cells() -> Iterator[Cell]:
                 name=f"dagster-{version or 'newest'}-py{python}",
                 python=python,
                 base=wanted,
-                day=day,
+                day=since,
                 install=(*wanted, "-e", ".[dagster,emulator]"),
                 tests=DAGSTER_TESTS,
                 imports=("dagster_ugen",),
@@ -191,23 +198,23 @@ def make(cell: Cell, *, fresh: bool) -> Path:
     """The cell's environment, made where it is missing or for something else."""
     environment = HOME / cell.name
     made_for = environment / "made-for"
-    wanted = "\n".join(
-        (*cell.base, str(cell.day), *cell.install, cell.resolution, (ROOT / "pyproject.toml").read_text())
-    )
+    tools = TEST_TOOLS if cell.tests else ()
+    project = (ROOT / "pyproject.toml").read_text()
+    wanted = "\n".join((*cell.base, str(cell.day), *cell.install, cell.resolution, project, *tools))
     if not fresh and made_for.exists() and made_for.read_text() == wanted:
         return environment
     shutil.rmtree(environment, ignore_errors=True)
     python = interpreter(cell.python)
     assert python is not None
     subprocess.run([UV, "venv", "--quiet", "--no-project", "--python", python, environment], cwd=ROOT, check=True)
-    install = [UV, "pip", "install", "--quiet", "--python", environment / "bin" / "python"]
+    install: list[str | Path] = [UV, "pip", "install", "--quiet", "--python", environment / "bin" / "python"]
     if cell.base:
         as_of = ["--exclude-newer", cell.day] if cell.day else []
         subprocess.run([*install, *as_of, *cell.base], cwd=ROOT, check=True)
     subprocess.run([*install, "--resolution", cell.resolution, *cell.install], cwd=ROOT, check=True)
     if cell.tests:
         # The tools are never old ones; what is installed already stays as it is.
-        subprocess.run([*install, *TEST_TOOLS], cwd=ROOT, check=True)
+        subprocess.run([*install, *tools], cwd=ROOT, check=True)
     made_for.write_text(wanted)
     return environment
 
@@ -255,7 +262,8 @@ def run(cell: Cell, *, fresh: bool, pytest: Sequence[str]) -> tuple[str, str]:
     if subprocess.run([python, "-P", "-c", imports_of(cell)], cwd=environment, env=env, check=False).returncode:
         return "failed", f"imports ({told})"
     if cell.tests:
-        command = [
+        report = environment / "tests.xml"
+        command: list[str | Path] = [
             python,
             "-P",
             "-m",
@@ -263,12 +271,74 @@ def run(cell: Cell, *, fresh: bool, pytest: Sequence[str]) -> tuple[str, str]:
             "-q",
             "-p",
             "no:cacheprovider",
-            "-m",
-            "not real and not torture and not browser",
+            f"--junitxml={report}",
         ]
-        if subprocess.run([*command, *cell.tests, *pytest], cwd=ROOT, env=env, check=False).returncode:
+        command += ["-m", "not real and not torture and not browser", *cell.tests, *pytest]
+        failed = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+        # A part of the tests says nothing of a whole cell.
+        if not pytest and report.exists():
+            keep(environment, told=told, counts=counted(report))
+        if failed:
             return "failed", f"tests ({told})"
+    else:
+        keep(environment, told=told, counts="installs and imports")
     return "ok", told
+
+
+def counted(report: Path) -> str:
+    """How many tests passed, failed and were skipped."""
+    suite = next(ET.parse(report).getroot().iter("testsuite"))
+    failed, skipped = int(suite.get("failures", 0)) + int(suite.get("errors", 0)), int(suite.get("skipped", 0))
+    passed = int(suite.get("tests", 0)) - failed - skipped
+    counts = ((passed, "passed"), (failed, "failed"), (skipped, "skipped"))
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
+
+
+def keep(environment: Path, *, told: str, counts: str) -> None:
+    """Write down what a cell said, for the page."""
+    said = {"day": time.strftime("%Y-%m-%d"), "told": told, "counts": counts}
+    (environment / SAID).write_text(json.dumps(said) + "\n")
+
+
+def said_by(name: str) -> dict[str, str] | None:
+    """What a cell said last, if it ever ran here."""
+    path = HOME / name / SAID
+    said: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
+    return said
+
+
+def page(here: str) -> str:
+    """The table of what was run: a row per orchestrator, a column per Python."""
+    rows = []
+    groups: dict[str, dict[str, Cell]] = {}
+    for cell in cells():
+        groups.setdefault(cell.name.rpartition("-py")[0], {})[cell.python] = cell
+    for name, by_python in groups.items():
+        seen = {python: said_by(cell.name) for python, cell in by_python.items()}
+        told = " ".join(said["told"] for said in seen.values() if said)
+        package = "apache-airflow" if name.startswith("airflow") else "dagster"
+        exact = sorted(set(re.findall(rf"(?<!\S){package}==(\S+)", told)))
+        shown = [
+            (said["counts"] if said else "not run") if python in by_python else "not supported by it"
+            for python in PYTHONS
+            for said in (seen.get(python),)
+        ]
+        rows.append(
+            (f"{name.partition('-')[0].title()} {', '.join(exact) or name.partition('-')[2]}", *shown, days(seen))
+        )
+    for cell in compatibility_cells(here):
+        said = said_by(cell.name)
+        row = [said["counts"] if said and python == here else "" for python in PYTHONS]
+        names = {"lowest": "oldest dependencies", "extra-none": "no extra, and neither orchestrator"}
+        what = names.get(cell.name, f"the extra `{cell.install[-1].lstrip('.')}` alone")
+        rows.append((what, *row, days({here: said})))
+    header = ("", *(f"Python {python}" for python in PYTHONS), "run on")
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)) + "\n"
+
+
+def days(seen: dict[str, dict[str, str] | None]) -> str:
+    """On which days something was said."""
+    return ", ".join(sorted({said["day"] for said in seen.values() if said})) or "not run"
 
 
 def main() -> int:
@@ -277,9 +347,14 @@ def main() -> int:
     parser.add_argument("--compat", action="store_true", help="the lowest versions and the extras instead")
     parser.add_argument("--fresh", action="store_true", help="make the environments again")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--page", action="store_true", help="write the page from what the cells said last")
     parser.add_argument("--pytest", action="append", default=[], help="an argument for pytest; may be repeated")
     asked = parser.parse_args()
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if asked.page:
+        text = PAGE.read_text("utf-8")
+        PAGE.write_text(MARKED.sub(lambda found: found[1] + page(here) + found[2], text), "utf-8")
+        return 0
     everything = list(compatibility_cells(here) if asked.compat else cells())
     chosen = [cell for cell in everything if not asked.names or cell.name.startswith(tuple(asked.names))]
     if asked.list:

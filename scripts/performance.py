@@ -32,8 +32,8 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 BENCHES = ("cli", "core", "airflow", "dagster", "feeds", "media", "emulator", "growth")
 
 REASONS: dict[str, str] = {
-    "200 files of 5 MB": "both cores are busy, in part with the server: SHA-256 of each byte, which curl does not do, is "
-    "more than a third of what our process does",
+    "200 files of 5 MB": "both cores are busy, in part with the server: SHA-256 of each byte, which curl does not do, "
+    "is more than a third of what our process does",
     "requests per trigger against 1,000's": "whole rounds of pages are counted, so that the count moves from run to "
     "run by more than it is over: of two runs on 2026-11-29, the other met it (0.1451)",
 }

@@ -7,10 +7,12 @@ import threading
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from tests.core.local import Local
+from ugen_provider import CreateJob
 from ugen_provider.core.api.errors import ConfigError
-from ugen_provider.core.batch import Budget, Ledger, PlanOptions, RunRefusedError
+from ugen_provider.core.batch import Budget, Ledger, PlanOptions, RunRefusedError, schema
 from ugen_provider.core.batch.database import filesystem_of
 from ugen_provider.core.batch.report import find_run, rejected_rows, rejected_table, write_rejected
 from ugen_provider.core.feeds import FeedError, FeedMapping, mapping
@@ -91,6 +93,44 @@ def test_the_next_night_buys_what_was_postponed(shop):
     shop.run("monday", budget=Budget(credits=100))
     report = shop.run("tuesday")
     assert (report.unchanged + report.completed, shop.local.created) == (4, 4)
+
+
+def test_what_a_failed_job_did_not_consume_can_be_spent_on_the_next(shop):
+    shop.sells("a", "b")
+    shop.local.outcome(product_name="Cup a", fail_at="prepare", kind="moderation")
+    lamp = CreateJob(product_name="Lamp", product_image_url="https://s.example/l.jpg", segment_count=1)
+    with shop.local.client() as client:
+        one = client.credits.estimate(lamp).total_credits
+    report = shop.run("monday", budget=Budget(credits=one, daily=one), in_flight=1)
+    assert (report.failed, report.completed, report.postponed) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("by", ["another", "ourselves"])
+def test_who_lost_a_product_before_it_was_settled_writes_nothing_of_it(shop, by):
+    """As when a runner sleeps for longer than its lease, and the product is taken up anew meanwhile."""
+    shop.sells("a")
+    product = schema.product
+    seen = []
+
+    def change(**values):
+        with shop.ledger.engine.begin() as connection:
+            connection.execute(sa.update(product).values(values))
+
+    def probe(point):
+        if point == "before.settle" and not seen:
+            change(lease_token=product.c.lease_token + 1, **({"lease_owner": "another"} if by == "another" else {}))
+        if point in {"before.settle", "after.settle"}:
+            with shop.ledger.engine.connect() as connection:
+                row = connection.execute(sa.select(product)).one()
+            seen.append((row.lease_owner, row.state, row.video))
+            if len(seen) == 2:
+                change(lease_owner=None)
+
+    report = shop.run("monday", probe=probe)
+    owner, *_ = seen[0]
+    assert owner is not None
+    assert seen[:2] == [(owner, "", None)] * 2
+    assert (report.completed, shop.local.created, shop.entry("a").state) == (1, 1, "completed")
 
 
 def test_a_daily_budget_holds_over_several_runs(shop):

@@ -186,6 +186,21 @@ def test_what_a_kill_left_in_a_remote_store_goes_with_the_first_download_a_day_l
     assert (tmp_path / "shop" / "j2" / "final.mp4").read_bytes() == mp4
 
 
+def test_a_store_that_cannot_be_tidied_up_takes_what_comes(storage, mp4, tmp_path):
+    class NoDates(DirFileSystem):
+        def modified(self, path):
+            raise RuntimeError("an error of this store's own")
+
+    link = storage.serve("/final", mp4)
+    left = tmp_path / "shop" / ".ugen-parts" / f"ugen-{'0' * 32}.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    destination = SimpleNamespace(fs=NoDates(str(tmp_path), auto_mkdir=True), path="shop")
+    download_outputs(a_job(final_video_url=link), destination, allow_private=True)
+    assert (tmp_path / "shop" / "j1" / "final.mp4").read_bytes() == mp4
+    assert left.exists()
+
+
 def test_how_much_has_come_is_told_over_a_broken_connection_too(storage, mp4, tmp_path):
     def script(count, headers):
         kind = {"Content-Type": "video/mp4", "ETag": '"v1"'}

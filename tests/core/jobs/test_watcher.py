@@ -2,6 +2,7 @@
 """Many wait as cheaply as one, and nobody is told anything that is not so."""
 
 import asyncio
+from collections import Counter
 
 import anyio
 import httpx
@@ -12,7 +13,11 @@ from ugen_provider import AuthenticationError, CreateJob, JobTimeoutError, NotFo
 from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.core.api.config import resolve
 from ugen_provider.core.api.polling import Goal, Reason, Seen
-from ugen_provider.core.jobs.watcher import JobWatcher, shared_watcher
+from ugen_provider.core.jobs.intent import MemoryIntentStore
+from ugen_provider.core.jobs.order import Order
+from ugen_provider.core.jobs.purchase import purchase
+from ugen_provider.core.jobs.scope import Scope
+from ugen_provider.core.jobs.watcher import JobWatcher, shared_watcher, watching
 from ugen_provider.emulator.settings import LOCAL_KEY, Pace, Settings
 from ugen_provider.emulator.world.readings import Readings
 
@@ -245,6 +250,33 @@ def test_two_who_wait_for_one_job_are_both_told_for_the_price_of_one():
     assert len(anyio.run(run)) == 50
     # The jitter of the intervals moves the number of looks by one.
     assert local.requests("GET") - before <= requests + 1
+
+
+def test_what_a_list_says_of_an_end_is_read_from_the_job_itself():
+    """A list may lack what `GET /jobs/{jobId}` tells; what such a GET told is not read again."""
+    local = make()
+
+    async def run():
+        async with local.async_client() as client:
+            watcher = JobWatcher(client, clock=local.clock)
+
+            async def own(number):
+                body = {"product_name": "Lamp", "product_image_url": "https://s.example/l.jpg", "segment_count": 1}
+                order = Order(scope=Scope("", "name", (str(number),)), body=body)
+                bought = await client.run(purchase(client.caller, order, store=MemoryIntentStore()))
+                return order, bought
+
+            ours = [await own(number) for number in range(300)]
+            local.world.advance(300)
+            waits = [client.run(watching(watcher, order)(bought)) for order, bought in ours]
+            return await asyncio.gather(*waits)
+
+    outcomes = anyio.run(run)
+    asked = local.world.journal.find_requests(method="GET")
+    assert any("status=completed" in request.query for request in asked)
+    looks = Counter(request.path.rpartition("/")[2] for request in asked)
+    assert {looks[outcome.job.job_id] for outcome in outcomes} == {1}
+    assert not any(outcome.listed for outcome in outcomes)
 
 
 def test_everybody_in_a_loop_shares_one_watcher_per_account_and_the_last_one_closes_it():

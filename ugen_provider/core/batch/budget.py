@@ -185,7 +185,7 @@ def book(ledger: Ledger, claimed: Claim, budget: Budget, *, credits: int) -> Non
     run_id, namespace = claimed.run.id, claimed.run.catalogue.namespace
 
     def work(connection: sa.Connection) -> None:
-        hold(connection, ledger, claimed)
+        hold(connection, ledger, claimed.lease)
         today = budget.day(ledger.now())
         if not _RUN.add(connection, credits, to={"of_run": run_id}, most=budget.credits):
             raise BudgetUsedUpError(f"the run's budget of {budget.credits} credits is used up", which="run")

@@ -20,6 +20,39 @@ from ugen_provider.core.batch.plans import LEASE, Run, intent_scope
 from ugen_provider.core.jobs.intent import Intent
 
 ItemState = Literal["completed", "failed", "postponed", "running"]
+LET_GO: Mapping[str, Any] = {"lease_owner": None, "lease_until": 0.0}
+"""A product's columns once nobody works on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who works on a product; the token tells this time from any other, also of the same owner.
+
+    Attributes:
+        catalogue_id: In the ledger.
+        product_id: The shop's own id.
+        owner: Who works on it.
+        token: Of this lease.
+    """
+
+    catalogue_id: int
+    product_id: str
+    owner: str
+    token: int
+
+    @property
+    def row(self) -> dict[str, object]:
+        """Where the product's row is only while this lease holds."""
+        return {
+            "catalogue_id": self.catalogue_id,
+            "product_id": self.product_id,
+            "lease_owner": self.owner,
+            "lease_token": self.token,
+        }
+
+    def lost(self) -> LeaseLostError:
+        """What is raised where the row is not there."""
+        return LeaseLostError(f"product {self.product_id} was taken over by another; nothing was sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +84,11 @@ class Claim:
     why: str
 
     @property
+    def lease(self) -> Lease:
+        """Why it is ours."""
+        return Lease(self.run.catalogue.id, self.product_id, self.run.owner, self.token)
+
+    @property
     def scope(self) -> str:
         """Under what the intent is kept."""
         return intent_scope(self.run.catalogue, self.product_id, self.fingerprint)
@@ -75,11 +113,8 @@ def claim(ledger: Ledger, run: Run, *, most: int) -> list[Claim]:
         asked = {"catalogue": run.catalogue.id, "run": run.id, "now": now, "most": most}
         claims = []
         for row in connection.execute(_OPEN, asked).all():
-            this = {"catalogue": run.catalogue.id, "product": row.product_id}
-            lease = {"owner": run.owner, "until": now + LEASE, "now": now}
-            if connection.execute(_TAKE, {**this, **lease}).rowcount != 1:
-                continue
-            made = _look_again(connection, ledger, run, row)
+            lease = take(connection, ledger, run.catalogue.id, row.product_id, owner=run.owner)
+            made = None if lease is None else _look_again(connection, ledger, run, row, lease)
             if made is not None:
                 claims.append(made)
         return claims
@@ -112,6 +147,7 @@ _TAKE = (
         lease_until=sa.bindparam("until"),
     )
 )
+_TOKEN = sa.select(_PRODUCT.c.lease_token).where(*_THIS_PRODUCT)
 _STATE = sa.select(_ITEM.c.state).where(
     _ITEM.c.run == sa.bindparam("run"), _ITEM.c.product_id == sa.bindparam("product")
 )
@@ -119,10 +155,18 @@ _KNOWN = sa.select(_PRODUCT).where(*_THIS_PRODUCT)
 _DOCUMENT = sa.select(schema.intent.c.document).where(schema.intent.c.scope == sa.bindparam("of"))
 
 
-def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any) -> Claim | None:
+def take(connection: sa.Connection, ledger: Ledger, catalogue_id: int, product_id: str, *, owner: str) -> Lease | None:
+    """Take a product that nobody holds; None where somebody does."""
+    this = {"catalogue": catalogue_id, "product": product_id}
+    now = ledger.now()
+    if connection.execute(_TAKE, {**this, "owner": owner, "until": now + LEASE, "now": now}).rowcount != 1:
+        return None
+    return Lease(catalogue_id, product_id, owner, connection.execute(_TOKEN, this).scalar_one())
+
+
+def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any, lease: Lease) -> Claim | None:
     """What was read before the lease was ours may be old."""
     this = {"run": run.id, "product_id": row.product_id}
-    mine = {"catalogue_id": run.catalogue.id, "product_id": row.product_id}
     state = connection.execute(_STATE, {"run": run.id, "product": row.product_id}).scalar()
     known = connection.execute(_KNOWN, {"catalogue": run.catalogue.id, "product": row.product_id}).one()
     done = known.state == "completed" and known.fingerprint == row.fingerprint and row.why in {"new", "changed"}
@@ -130,7 +174,7 @@ def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any) -
         if done and state == "planned":  # another run bought it meanwhile
             taken = {"state": "completed", "how": "taken", "job_id": known.job_id, "score": known.score}
             change(connection, schema.item, {**taken, "finished_at": ledger.now()}, where=this)
-        change(connection, schema.product, {"lease_owner": None, "lease_until": 0.0}, where=mine)
+        change(connection, schema.product, LET_GO, where=lease.row)
         return None
     scope = intent_scope(run.catalogue, row.product_id, row.fingerprint)
     document = connection.execute(_DOCUMENT, {"of": scope}).scalar()
@@ -139,7 +183,7 @@ def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any) -
     return Claim(
         run=run,
         product_id=row.product_id,
-        token=known.lease_token,
+        token=lease.token,
         fingerprint=row.fingerprint,
         body=json.loads(row.body),
         picture=row.picture,
@@ -161,30 +205,43 @@ def heartbeat(ledger: Ledger, run: Run) -> None:
     ledger.writer.run(work)
 
 
-def lease_of(claimed: Claim) -> dict[str, object]:
-    """Where the product's row is only while it is ours."""
-    return {
-        "catalogue_id": claimed.run.catalogue.id,
-        "product_id": claimed.product_id,
-        "lease_owner": claimed.run.owner,
-        "lease_token": claimed.token,
-    }
-
-
-def lost(claimed: Claim) -> LeaseLostError:
-    """What is raised where the row is not there."""
-    return LeaseLostError(f"product {claimed.product_id} was taken over by another runner; nothing was sent")
-
-
-def hold(connection: sa.Connection, ledger: Ledger, claimed: Claim) -> None:
+def hold(connection: sa.Connection, ledger: Ledger, lease: Lease) -> None:
     """Renew the lease, and make sure that it still is ours.
 
     Raises:
         LeaseLostError: It is not.
     """
-    until = {"lease_until": ledger.now() + LEASE}
-    if change(connection, schema.product, until, where=lease_of(claimed)) != 1:
-        raise lost(claimed)
+    if change(connection, schema.product, {"lease_until": ledger.now() + LEASE}, where=lease.row) != 1:
+        raise lease.lost()
+
+
+def keep(connection: sa.Connection, ledger: Ledger, intent: Intent, *, catalogue_id: int, product_id: str) -> None:
+    """Keep an intent of a product in place of an older one of its scope."""
+    values = {
+        "scope": intent.scope,
+        "catalogue_id": catalogue_id,
+        "product_id": product_id,
+        "fingerprint": intent.fingerprint,
+        "key": intent.key,
+        "job_id": intent.job_id,
+        "document": json.dumps(intent.to_dict(), ensure_ascii=False, separators=(",", ":")),
+        "updated_at": ledger.now(),
+    }
+    upsert(connection, schema.intent, values)
+
+
+def keep_under(ledger: Ledger, lease: Lease, intent: Intent) -> None:
+    """Keep an intent while its product is ours; when this returns, it is on disk.
+
+    Raises:
+        LeaseLostError: The product is no longer ours.
+    """
+
+    def work(connection: sa.Connection) -> None:
+        hold(connection, ledger, lease)
+        keep(connection, ledger, intent, catalogue_id=lease.catalogue_id, product_id=lease.product_id)
+
+    ledger.writer.run(work)
 
 
 class LedgerIntentStore:
@@ -212,23 +269,7 @@ class LedgerIntentStore:
         Raises:
             LeaseLostError: The product is no longer ours.
         """
-        claimed = self._claim
-        values = {
-            "scope": intent.scope,
-            "catalogue_id": claimed.run.catalogue.id,
-            "product_id": claimed.product_id,
-            "fingerprint": intent.fingerprint,
-            "key": intent.key,
-            "job_id": intent.job_id,
-            "document": json.dumps(intent.to_dict(), ensure_ascii=False, separators=(",", ":")),
-            "updated_at": self._ledger.now(),
-        }
-
-        def work(connection: sa.Connection) -> None:
-            hold(connection, self._ledger, claimed)
-            upsert(connection, schema.intent, values)
-
-        self._ledger.writer.run(work)
+        keep_under(self._ledger, self._claim.lease, intent)
         self._newest = intent
 
     @property
@@ -275,7 +316,9 @@ def fenced(
                 probe("before.acting")
                 try:
                     if point != "create":  # its intent was written under the lease a moment ago, and its key is safe
-                        yield Perform("lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed)))
+                        yield Perform(
+                            "lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed.lease))
+                        )
                     yield Perform("budget.book", partial(book, point))
                 except (LeaseLostError, BudgetUsedUpError) as refused:
                     error = refused
@@ -325,7 +368,7 @@ def release(ledger: Ledger, run: Run, *, reason: str) -> bool:
             )
             .values(state="running", reason=reason, begun=True)
         )
-        connection.execute(sa.update(product).where(*mine).values(lease_owner=None, lease_until=0.0))
+        connection.execute(sa.update(product).where(*mine).values(LET_GO))
         others = sa.select(sa.func.count()).where(
             product.c.catalogue_id == run.catalogue.id,
             product.c.lease_owner.is_not(None),

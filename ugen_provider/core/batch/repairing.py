@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.batch import schema
+from ugen_provider.core.batch.claims import keep
 from ugen_provider.core.batch.ledger import Catalogue, Ledger, upsert
 from ugen_provider.core.batch.plans import intent_scope
 from ugen_provider.core.feeds.planning import Order
@@ -140,17 +141,7 @@ def _enter(ledger: Ledger, catalogue: Catalogue, product_id: str, made: Intent) 
         known = sa.select(schema.intent.c.scope).where(schema.intent.c.scope == made.scope)
         if connection.execute(known).scalar() is not None:
             return 0
-        values = {
-            "scope": made.scope,
-            "catalogue_id": catalogue.id,
-            "product_id": product_id,
-            "fingerprint": made.fingerprint,
-            "key": made.key,
-            "job_id": made.job_id,
-            "document": json.dumps(made.to_dict(), ensure_ascii=False),
-            "updated_at": ledger.now(),
-        }
-        upsert(connection, schema.intent, values)
+        keep(connection, ledger, made, catalogue_id=catalogue.id, product_id=product_id)
         row = {"catalogue_id": catalogue.id, "product_id": product_id, "fingerprint": made.fingerprint}
         upsert(connection, schema.product, {**row, "job_id": made.job_id})
         return 1

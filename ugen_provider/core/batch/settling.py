@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.budget import correct
-from ugen_provider.core.batch.claims import Claim, ItemState, lease_of, lost
+from ugen_provider.core.batch.claims import LET_GO, Claim, ItemState
 from ugen_provider.core.batch.ledger import Ledger, change
 
 
@@ -51,11 +51,9 @@ def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
     def work(connection: sa.Connection) -> None:
         now = ledger.now()
         remembered = _remembered(ended, now) if ended.state in {"completed", "failed"} else {}
-        let_go: dict[str, Any] = {"lease_owner": None, "lease_until": 0.0}
-        if remembered:
-            let_go.update(remembered, fingerprint=claimed.fingerprint)
-        if change(connection, schema.product, let_go, where=lease_of(claimed)) != 1:
-            raise lost(claimed)
+        known = {**remembered, "fingerprint": claimed.fingerprint} if remembered else {}
+        if change(connection, schema.product, {**LET_GO, **known}, where=claimed.lease.row) != 1:
+            raise claimed.lease.lost()
         values: dict[str, Any] = {
             "state": ended.state,
             "reason": ended.reason,

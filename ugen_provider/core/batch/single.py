@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
+from ugen_provider.core.batch.claims import LET_GO, Lease, keep_under, take
 from ugen_provider.core.batch.errors import LeaseLostError
-from ugen_provider.core.batch.ledger import Ledger, insert_new, upsert
-from ugen_provider.core.batch.plans import LEASE
+from ugen_provider.core.batch.ledger import Ledger, change, insert_new
 from ugen_provider.core.jobs.intent import Intent
 
 
@@ -22,12 +22,9 @@ class ProductIntentStore:
 
     durable = True
 
-    def __init__(self, ledger: Ledger, *, catalogue_id: int, product_id: str, owner: str, token: int) -> None:
+    def __init__(self, ledger: Ledger, lease: Lease) -> None:
         self._ledger = ledger
-        self._catalogue_id = catalogue_id
-        self._product_id = product_id
-        self._owner = owner
-        self._token = token
+        self._lease = lease
 
     def read(self, scope: str) -> Intent | None:
         """The newest intent of a scope."""
@@ -41,33 +38,7 @@ class ProductIntentStore:
         Raises:
             LeaseLostError: Another has taken the product over.
         """
-        values = {
-            "scope": intent.scope,
-            "catalogue_id": self._catalogue_id,
-            "product_id": self._product_id,
-            "fingerprint": intent.fingerprint,
-            "key": intent.key,
-            "job_id": intent.job_id,
-            "document": json.dumps(intent.to_dict(), ensure_ascii=False, separators=(",", ":")),
-            "updated_at": self._ledger.now(),
-        }
-
-        def work(connection: sa.Connection) -> None:
-            self._hold(connection)
-            upsert(connection, schema.intent, values)
-
-        self._ledger.writer.run(work)
-
-    def _hold(self, connection: sa.Connection) -> None:
-        product = schema.product
-        mine = sa.update(product).where(
-            product.c.catalogue_id == self._catalogue_id,
-            product.c.product_id == self._product_id,
-            product.c.lease_owner == self._owner,
-            product.c.lease_token == self._token,
-        )
-        if connection.execute(mine.values(lease_until=self._ledger.now() + LEASE)).rowcount != 1:
-            raise LeaseLostError(f"product {self._product_id} was taken over by another; nothing was sent")
+        keep_under(self._ledger, self._lease, intent)
 
 
 @contextmanager
@@ -87,21 +58,15 @@ def product_store(
     """
     owner = uuid.uuid4().hex
     found = ledger.catalogue(catalogue, namespace=namespace)
-    product = schema.product
-    this = (product.c.catalogue_id == found.id, product.c.product_id == product_id)
 
-    def take(connection: sa.Connection) -> int:
-        now = ledger.now()
-        insert_new(connection, product, {"catalogue_id": found.id, "product_id": product_id})
-        free = sa.or_(product.c.lease_owner.is_(None), product.c.lease_until < now)
-        lease = {"lease_owner": owner, "lease_token": product.c.lease_token + 1, "lease_until": now + LEASE}
-        if connection.execute(sa.update(product).where(*this, free).values(lease)).rowcount != 1:
-            raise LeaseLostError(f"product {product_id} is being bought by another at this moment; try again")
-        return int(connection.execute(sa.select(product.c.lease_token).where(*this)).scalar_one())
+    def work(connection: sa.Connection) -> Lease | None:
+        insert_new(connection, schema.product, {"catalogue_id": found.id, "product_id": product_id})
+        return take(connection, ledger, found.id, product_id, owner=owner)
 
-    token = ledger.writer.run(take)
+    lease = ledger.writer.run(work)
+    if lease is None:
+        raise LeaseLostError(f"product {product_id} is being bought by another at this moment; try again")
     try:
-        yield ProductIntentStore(ledger, catalogue_id=found.id, product_id=product_id, owner=owner, token=token)
+        yield ProductIntentStore(ledger, lease)
     finally:
-        mine = sa.update(product).where(*this, product.c.lease_owner == owner)
-        ledger.writer.run(lambda connection: connection.execute(mine.values(lease_owner=None, lease_until=0.0)))
+        ledger.writer.run(lambda connection: change(connection, schema.product, LET_GO, where=lease.row))

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ import fsspec
 
 from ugen_provider.core.api.errors import ConfigError
 
+_log = logging.getLogger("ugen_provider.media")
 _BLOCK = 1 << 20
 _PARTS = ".ugen-parts"
 _ABANDONED = timedelta(days=1)
@@ -169,14 +171,12 @@ class Store:
 
     def _sweep_store(self) -> None:
         try:
-            names = [str(name).rstrip("/") for name in self._fs.ls(self._path(_PARTS), detail=False)]
-        except (OSError, NotImplementedError):
-            return
-        for name in names:
-            # A store that tells no dates, or that does not let us, keeps it.
-            with suppress(OSError, NotImplementedError):
+            for listed in self._fs.ls(self._path(_PARTS), detail=False):
+                name = str(listed).rstrip("/")
                 if _OURS.fullmatch(name.rpartition("/")[2]) and _age(self._fs.modified(name)) > _ABANDONED:
                     self._fs.rm_file(name)
+        except Exception as error:  # noqa: BLE001  each store has errors of its own; tidying up keeps no result back
+            _log.debug("what was left in %s is not swept: %s", _PARTS, type(error).__name__)
 
     def publish(self, part: Path, name: str) -> None:
         """Give a whole file its final name, replacing what had it."""

@@ -416,9 +416,11 @@ def test_a_job_left_at_its_deadline_counts_as_running_and_is_taken_up(shop):
     assert shop.local.created == 1
 
 
-def test_a_better_default_mapping_in_a_new_version_buys_nothing_by_itself(shop, monkeypatch):
+@pytest.mark.parametrize("mapping_", [None, {"constants": {"script_tone": "enthusiastic"}}])
+def test_a_better_default_mapping_in_a_new_version_buys_nothing_by_itself(shop, monkeypatch, mapping_):
+    plan = PlanOptions(mapping=None if mapping_ is None else mapping.FeedMapping.from_dict(mapping_))
     shop.sells("a", "b")
-    shop.run("monday")
+    shop.run("monday", plan=plan)
     better = replace(mapping.DEFAULTS[1]["google"], prose=("title",), version=2)
     monkeypatch.setitem(mapping.DEFAULTS, 2, {"google": better})
     for module in (
@@ -427,12 +429,11 @@ def test_a_better_default_mapping_in_a_new_version_buys_nothing_by_itself(shop, 
         "ugen_provider.core.feeds.mapping",
     ):
         monkeypatch.setattr(f"{module}.CURRENT_VERSION", 2)
-    assert shop.run("tuesday").unchanged == 2
+    assert shop.run("tuesday", plan=plan).unchanged == 2
     with pytest.raises(RunRefusedError, match="max_changed"):
-        shop.run("wednesday", plan=PlanOptions(newest_mapping=True))
-    plan = PlanOptions(newest_mapping=True, max_changed=1.0)
-    assert shop.run("wednesday", plan=plan).changed == 2
-    assert shop.run("thursday").unchanged == 2
+        shop.run("wednesday", plan=replace(plan, newest_mapping=True))
+    assert shop.run("wednesday", plan=replace(plan, newest_mapping=True, max_changed=1.0)).changed == 2
+    assert shop.run("thursday", plan=plan).unchanged == 2
 
 
 def test_low_scores_are_named(shop):

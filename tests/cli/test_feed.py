@@ -316,3 +316,50 @@ def test_a_ledger_on_a_full_disk_buys_nothing(ugen):
     assert "Error: the ledger's database: " in said
     assert "Next: check the room on its disk" in said
     assert not ugen.purchases
+
+
+def test_a_check_says_what_a_filter_keeps_out_and_which_column_no_product_has(ugen, tmp_path):
+    rules = tmp_path / "mapping.yaml"
+    rules.write_text("filters: [prise >= 20]\ntemplates: {cta_text: 'Get it from {brand} at {shelf}'}\n")
+    check = ("feed", "check", EXAMPLE, "--segment-count", 2, "--no-estimate", "--mapping", rules)
+    said = ugen(*check)
+    assert "skipped: 6 (6 by prise >= 20)" in said.stdout
+    assert "Note: the mapping names what no product has: prise, shelf" in said.stderr
+    summary = ugen.json(*check)
+    assert (summary["skipped_by"], summary["unseen_columns"]) == ({"prise >= 20": 6}, ["prise", "shelf"])
+    said = ugen("feed", "run", EXAMPLE, *RUN, "--mapping", rules)
+    assert not ugen.purchases
+
+
+def test_a_check_shows_the_one_of_two_with_an_id_that_would_be_sent(ugen, tmp_path):
+    feed = tmp_path / "feed.csv"
+    picture = "https://s.example/1.jpg"
+    feed.write_text(f"id,title,image_link\n1,First,{picture}\n1,Second,{picture}\n2,Other,{picture}\n")
+    said = ugen("feed", "check", feed, "--segment-count", 2, "--no-estimate")
+    assert "duplicate ids: 1 of the accepted; the first of each counts" in said.stdout
+    assert "1\tFirst\t" in said.stdout
+    assert "Second" not in said.stdout
+    run(ugen, feed=feed)
+    assert {sold.product_name for sold in ugen.purchases} == {"First", "Other"}
+
+
+def test_plain_lines_tell_what_is_rejected_from_what_would_be_sent(ugen):
+    lines = ugen("feed", "check", EXAMPLE, "--segment-count", 2).stdout.splitlines()
+    places = [lines.index(next(line for line in lines if line.startswith(start))) for start in (
+        "REJECTED\tWHERE\t", "LL-1004\t", "WOULD BE SENT\tPRODUCT NAME\t", "LL-1001\t",
+    )]  # fmt: skip
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("encoding", ["quatsch", "hex", "idna"])
+def test_an_encoding_that_is_not_known_is_code_2(ugen, encoding):
+    said = ugen("feed", "check", EXAMPLE, "--segment-count", 2, "--encoding", encoding, code=2)
+    assert f"encoding '{encoding}' is not known" in said.stderr
+
+
+def test_a_wrong_mapping_says_what_to_do(ugen, tmp_path):
+    rules = tmp_path / "mapping.yaml"
+    rules.write_text("constants: {product_name: Lamp}\n")
+    said = ugen("feed", "check", EXAMPLE, "--segment-count", 2, "--mapping", rules, code=2)
+    assert "product_name comes from the feed" in said.stderr
+    assert "Next: correct it; `ugen feed check FEED --mapping FILE` tries it" in said.stderr

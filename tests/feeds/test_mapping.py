@@ -9,6 +9,7 @@ import pytest
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
 from ugen_provider.core.feeds import FeedMapping, Mapper, Order, Product, RejectedRow, SkippedRow, plan_feed
+from ugen_provider.core.feeds.errors import MappingError
 from ugen_provider.core.feeds.filters import parse_filter
 from ugen_provider.core.feeds.mapper import is_http
 
@@ -196,3 +197,69 @@ def test_whatever_a_mapping_makes_keeps_the_documented_rules():
     assert len(rows) == 48
     assert len(orders) == 16
     assert not [violation for order in orders for violation in rules.check(order.fields)]
+
+
+def shopify(tmp_path, *rows):
+    path = tmp_path / "products.csv"
+    header = "Handle,Title,Body (HTML),Vendor,Variant Price,Image Src,Status"
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+TEE = "tee,Tee,<p>Soft</p><ul><li>Organic cotton</li><li>Made in Porto</li></ul>,Nord,25.00,https://s.example/1.jpg,active"
+DRAFT = "mug,Mug,,Nord,9.00,https://s.example/2.jpg,draft"
+
+
+def test_a_mapping_file_keeps_what_the_found_kinds_default_keeps_out(tmp_path):
+    feed = shopify(tmp_path, TEE, DRAFT)
+    mapping = FeedMapping.from_dict({"constants": {"script_tone": "enthusiastic"}})
+    tee, draft = plan_feed(feed, job_defaults={"segment_count": 1}, mapping=mapping)
+    assert tee.fields["script_tone"] == "enthusiastic"
+    assert isinstance(draft, SkippedRow), "a draft of the shop would be bought"
+
+
+def test_a_mapping_file_names_columns_as_the_found_kind_does(tmp_path):
+    written = {
+        "columns": {"environment_description": "Body (HTML)"},
+        "templates": {"cta_text": "Get it from {Vendor} for {Variant Price}"},
+        "filters": ["Variant Price >= 20", "status in active, draft"],
+    }
+    rows = list(
+        plan_feed(
+            shopify(tmp_path, TEE, DRAFT), job_defaults={"segment_count": 1}, mapping=FeedMapping.from_dict(written)
+        )
+    )
+    assert rows[0].fields["cta_text"] == "Get it from Nord for 25.00"
+    assert rows[0].fields["environment_description"].startswith("<p>Soft")
+    assert rows[1].rule == "price >= 20", "the user's own rule for `status` goes before the default's"
+
+
+def test_a_users_filter_is_added_to_those_of_the_default(tmp_path):
+    mapping = FeedMapping.from_dict({"filters": ["price >= 5"]})
+    tee, draft = plan_feed(shopify(tmp_path, TEE, DRAFT), job_defaults={"segment_count": 1}, mapping=mapping)
+    assert isinstance(tee, Order)
+    assert draft.rule == "status not in draft, archived"
+
+
+def test_entries_of_a_list_in_html_are_points_of_their_own(tmp_path):
+    (tee,) = plan_feed(shopify(tmp_path, TEE), job_defaults={"segment_count": 1})
+    assert tee.fields["key_selling_points"] == ["Soft", "Organic cotton", "Made in Porto"]
+    assert mapped({}, description="<script>document.write('<p>x</p>')</script>Warm<br>light")["key_selling_points"] == [
+        "Warm",
+        "light",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"constants": {"product_name": "Lamp"}}, "constants: product_name comes from the feed"),
+        ({"categories": {"Home": {"product_name": "Lamp"}}}, "categories.Home: product_name comes from the feed"),
+        ({"filters": ["price >= 20 and price <= 50"]}, "is more than one rule"),
+        ({"filters": ["availability == in stock and price >= 20"]}, "is more than one rule"),
+        ({"filters": ["price >= 20-50"]}, "compares numbers, and '20-50' is none"),
+    ],
+)
+def test_what_would_be_passed_over_in_silence_is_refused(written, message):
+    with pytest.raises(MappingError, match=message):
+        FeedMapping.from_dict(written)

@@ -73,7 +73,7 @@ def next_step(error: BaseException) -> str:
 def _judged(error: BaseException) -> tuple[ExitCode, str]:
     from ugen_provider.core.api import errors as api
     from ugen_provider.core.batch.errors import LeaseLostError, RunRefusedError
-    from ugen_provider.core.feeds.errors import FeedError
+    from ugen_provider.core.feeds.errors import FeedError, MappingError
     from ugen_provider.core.media.errors import DownloadError
 
     if isinstance(error, api.PurchaseError):
@@ -87,6 +87,7 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
             ExitCode.USAGE,
             "correct the feed or its address; `ugen feed check FEED` tries it and buys nothing",
         ),
+        (MappingError, ExitCode.USAGE, "correct it; `ugen feed check FEED --mapping FILE` tries it and buys nothing"),
         (api.ConfigError, ExitCode.USAGE, "`ugen doctor` shows which settings are in use"),
         (
             api.InvalidRequestError,

@@ -23,12 +23,14 @@ class Listing:
         rows: The cells of each, as texts.
         data: The same for programs, with everything that is known.
         nothing: What a person is told where there are none.
+        headed: Whether plain lines begin with the headings too: several listings of one command are told apart by them.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     data: Any = field(repr=False)
     nothing: str = "Nothing."
+    headed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def lines_of(shown: Listing | Sheet) -> list[str]:
         ['j1\tfailed']
     """
     if isinstance(shown, Listing):
-        return ["\t".join(clean(cell) for cell in row) for row in shown.rows]
+        rows = [shown.columns, *shown.rows] if shown.headed else shown.rows
+        return ["\t".join(clean(cell) for cell in row) for row in rows]
     return [f"{name}: {clean(value)}" for name, value in shown.facts if value]
 
 

@@ -100,6 +100,8 @@ def check_command(
         session.out.json({**summary.to_dict(), "rejected_rows": [asdict(row) for row in rejected]})
         return
     session.out.show(summary_sheet(summary))
+    if summary.rows and summary.unseen_columns:
+        session.out.note(f"Note: the mapping names what no product has: {', '.join(summary.unseen_columns)}")
     if rejected:
         session.out.show(rejected_listing(rejected))
     if summary.rejected > len(rejected):
@@ -126,8 +128,10 @@ def _keep(
             file.write(rejected_line(row))
         if len(rejected) < limit:
             rejected.append(row)
-    elif isinstance(row, Order) and len(accepted) < limit:
-        accepted.append(row)
+    elif (
+        isinstance(row, Order) and len(accepted) < limit and row.product_id not in {one.product_id for one in accepted}
+    ):
+        accepted.append(row)  # of two with one id a run takes the first
 
 
 @contextmanager
@@ -186,17 +190,29 @@ def summary_sheet(summary: FeedCheck) -> Sheet:
         ("products", f"{summary.rows:,}"),
         ("accepted", f"{summary.accepted:,}"),
         ("rejected", f"{summary.rejected:,}"),
-        ("skipped", f"{summary.skipped:,}" if summary.skipped else ""),
-        ("duplicate ids", f"{summary.duplicates:,}" if summary.duplicates else ""),
+        ("skipped", _skipped(summary)),
+        (
+            "duplicate ids",
+            f"{summary.duplicates:,} of the accepted; the first of each counts" if summary.duplicates else "",
+        ),
         ("estimated credits", credits_),
     ]
     return Sheet(facts, data=summary.to_dict())
 
 
+def _skipped(summary: FeedCheck) -> str:
+    if not summary.skipped:
+        return ""
+    rules = ", ".join(f"{count:,} by {rule}" for rule, count in summary.skipped_by.items())
+    return f"{summary.skipped:,} ({rules})"
+
+
 def rejected_listing(rows: list[RejectedRow]) -> Listing:
     """Rows that become no order."""
     cells = [(row.product_id or "", place(row.line, row.item), row.column, row.rule, row.excerpt) for row in rows]
-    return Listing(("REJECTED", "WHERE", "COLUMN", "RULE", "GOT"), cells, data=[asdict(row) for row in rows])
+    return Listing(
+        ("REJECTED", "WHERE", "COLUMN", "RULE", "GOT"), cells, data=[asdict(row) for row in rows], headed=True
+    )
 
 
 def orders_listing(orders: list[Order]) -> Listing:
@@ -211,4 +227,4 @@ def orders_listing(orders: list[Order]) -> Listing:
         for order in orders
     ]
     data = [{"product_id": order.product_id, "request": dict(order.fields)} for order in orders]
-    return Listing(("WOULD BE SENT", "PRODUCT NAME", "SELLING POINTS", "PICTURE"), cells, data=data)
+    return Listing(("WOULD BE SENT", "PRODUCT NAME", "SELLING POINTS", "PICTURE"), cells, data=data, headed=True)

@@ -183,11 +183,12 @@ def _name_what_went_wrong(session: Session, ledger: Ledger, run: Run, report: Re
     if report.failed:
         failed = islice((one for one in outcomes(ledger, run) if one.state == "failed"), _MOST_LISTED)
         rows = [(one.product_id, one.job_id or "", one.reason or "") for one in failed]
-        session.out.show(Listing(("FAILED", "JOB", "REASON"), rows, data=[]))
+        session.out.show(Listing(("FAILED", "JOB", "REASON"), rows, data=[], headed=True))
     if report.rejected > _MOST_LISTED:
         session.out.note(f"{report.rejected:,} rows are rejected: --rejected FILE writes them all")
     if report.failed > _MOST_LISTED:
-        session.out.note(f"{report.failed:,} products failed: `ugen ledger show CATALOGUE --state failed` lists them")
+        listed = f"ugen ledger show {shlex.quote(report.catalogue)} --state failed"
+        session.out.note(f"{report.failed:,} products failed: `{listed}` lists them")
 
 
 def _run(session: Session, ledger: Ledger, spec: FeedRun) -> Report:

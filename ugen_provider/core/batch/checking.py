@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ugen_provider.core.batch.budget import cost_key
 from ugen_provider.core.feeds.mapper import SkippedRow
 from ugen_provider.core.feeds.mapping import FeedMapping
-from ugen_provider.core.feeds.planning import FeedOptions, Order, Planned, opened_plan
+from ugen_provider.core.feeds.planning import FeedOptions, OpenPlan, Order, Planned, opened_plan
 from ugen_provider.core.feeds.products import RejectedRow
 from ugen_provider.core.feeds.sources import FeedSource
 
@@ -30,6 +30,8 @@ class FeedCheck:
         skipped: Kept out by a filter.
         duplicates: Accepted, with an id that came before; one of them would be sent.
         estimated_credits: What the accepted would cost; None where the service does not tell.
+        skipped_by: How many each filter keeps out.
+        unseen_columns: Columns that the mapping names and no product has, once all rows are read.
     """
 
     source: str
@@ -41,6 +43,8 @@ class FeedCheck:
     skipped: int = 0
     duplicates: int = 0
     estimated_credits: int | None = 0
+    skipped_by: dict[str, int] = field(default_factory=dict)
+    unseen_columns: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -100,22 +104,23 @@ def check_feed(
         upload_pictures=upload_pictures,
     ) as opened:
         summary = FeedCheck(opened.source, opened.kind, opened.format)
-        yield OpenCheck(summary, _counted(opened.rows, summary, estimate))
+        yield OpenCheck(summary, _counted(opened, summary, estimate))
 
 
 def _counted(
-    rows: Iterator[Planned], summary: FeedCheck, estimate: Callable[[Mapping[str, Any]], int | None] | None
+    opened: OpenPlan, summary: FeedCheck, estimate: Callable[[Mapping[str, Any]], int | None] | None
 ) -> Iterator[Planned]:
     known: dict[str, int | None] = {}
     seen: set[int] = set()
     if estimate is None:
         summary.estimated_credits = None
-    for row in rows:
+    for row in opened.rows:
         summary.rows += 1
         if isinstance(row, RejectedRow):
             summary.rejected += 1
         elif isinstance(row, SkippedRow):
             summary.skipped += 1
+            summary.skipped_by[row.rule] = summary.skipped_by.get(row.rule, 0) + 1
         else:
             summary.accepted += 1
             digest = hash(row.product_id)
@@ -125,6 +130,7 @@ def _counted(
                 seen.add(digest)
                 _add_cost(row, summary, estimate, known)
         yield row
+    summary.unseen_columns = sorted(opened.unseen)
 
 
 def _add_cost(

@@ -7,6 +7,7 @@ it was.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from ugen_provider.core.jobs.fingerprint import fingerprint
 
 __all__ = ["LEASE", "Duplicates", "PlanOptions", "Planner", "Run"]
 
+_log = logging.getLogger("ugen_provider.batch")
 _BATCH = 4000
 """Rows at most that are judged in one transaction: each must reach the disk."""
 
@@ -89,6 +91,8 @@ class Planner:
                 self._write(partial(self._add, rows=batch))
                 self._probe("plan.batch")
             kind, name = opened.kind, opened.source
+            if self._seq and opened.unseen:
+                _log.warning("the mapping names what no product has: %s", ", ".join(sorted(opened.unseen)))
         self._catalogue = self._ledger.pin(self._catalogue, kind=kind, mapping_version=version)
         self._write(lambda connection: self._end(connection, name))
         self._probe("plan.written")

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from ugen_provider.core.api.errors import UGenError
+from ugen_provider.core.api.errors import ConfigError, UGenError
+
+
+class MappingError(ConfigError):
+    """A mapping cannot be read, or names what does not exist; it says where. Nothing was read or sent."""
 
 
 class FeedError(UGenError, ValueError):

@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ugen_provider.core.api.errors import ConfigError
-from ugen_provider.core.feeds.columns import canonical
+from ugen_provider.core.feeds.columns import Kind, canonical
+from ugen_provider.core.feeds.errors import MappingError
 from ugen_provider.core.feeds.products import Product
 
 _RULE = re.compile(
     r"\s*([\w .\[\]()-]+?)\s*(==|!=|>=|<=|>|<|\bnot in\b|\bin\b|\bstarts with\b|\bcontains\b)\s*(.*?)\s*"
 )
 _NUMBER = re.compile(r"-?\d[\d.,' \u00a0]*")
+
+_LIMIT = re.compile(rf"[^\d\s]{{0,4}}\s*{_NUMBER.pattern}\s*[^\d\s]{{0,4}}")
+_SECOND_RULE = re.compile(r"==|!=|>=|<=")
 
 _COMPARED: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda value, limit: value >= limit,
@@ -63,11 +66,15 @@ class Filter:
         return f"{self.column} {self.operator} {self.value}"
 
 
-def parse_filter(rule: str) -> Filter:
+def parse_filter(rule: str, *, kind: Kind = "google") -> Filter:
     """Read a rule.
 
+    Args:
+        rule: A column, an operator and a value.
+        kind: Whose names of columns it may use.
+
     Raises:
-        ConfigError: It is none.
+        MappingError: It is none, or more than one.
 
     Example:
         >>> parse_filter("Price >= 20 EUR")
@@ -75,11 +82,15 @@ def parse_filter(rule: str) -> Filter:
     """
     found = _RULE.fullmatch(rule)
     if found is None:
-        raise ConfigError(f"filter {rule!r} cannot be read; write it like 'availability == in stock' or 'price >= 20'")
+        raise MappingError(f"filter {rule!r} cannot be read; write it like 'availability == in stock' or 'price >= 20'")
     column, operator, value = found.groups()
-    if operator in _COMPARED and number_in(value) is None:
-        raise ConfigError(f"filter {rule!r} compares numbers, and {value!r} is none")
-    return Filter(canonical(column)[0] if column != "category" else column, operator, value)
+    if _SECOND_RULE.search(value):
+        raise MappingError(
+            f"filter {rule!r} is more than one rule; write each as an entry of its own, and all must hold"
+        )
+    if operator in _COMPARED and _LIMIT.fullmatch(value) is None:
+        raise MappingError(f"filter {rule!r} compares numbers, and {value!r} is none")
+    return Filter(canonical(column, kind=kind)[0] if column != "category" else column, operator, value)
 
 
 def number_in(text: str) -> float | None:

@@ -19,6 +19,7 @@ LARGEST_OBJECT = 16 << 20
 _CHUNK = 1 << 18
 _LONGEST_WORD = 32
 _LIST = re.compile(r'\s*\{(?:[^\[\]{}]|\{[^{}]*\})*?"(?:products|items|entries|data|feed)"\s*:\s*\[')
+_WHERE = re.compile(r" at line \d+ column \d+$")  # it was given this line alone, so that its number misleads
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -61,7 +62,7 @@ def json_lines(file: io.BufferedReader, *, source: str) -> Iterator[tuple[dict[s
                 continue
             number += 1
             shown = excerpt(content.decode("utf-8", "replace"))
-            yield RejectedRow(line, number, None, "row", f"is no JSON ({error})", shown)
+            yield RejectedRow(line, number, None, "row", f"is no JSON ({_WHERE.sub('', str(error))})", shown)
             continue
         number += 1
         if isinstance(row, dict):

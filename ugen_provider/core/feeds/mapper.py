@@ -11,17 +11,19 @@ from typing import Any
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
-from ugen_provider.core.feeds.mapping import FeedMapping, template_parts
+from ugen_provider.core.feeds.mapping import FROM_FEED, FeedMapping, template_parts
 from ugen_provider.core.feeds.products import Product, RejectedRow, excerpt, place
 
-_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(
+    r"<(script|style)\b.*?</\1\s*>|<(/?(?:p|li|ul|ol|div|br|tr|h[1-6])\b)?[^>]*>", re.IGNORECASE | re.DOTALL
+)
+_BREAK = "\x1e"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _SURELY_HTTP = re.compile(r"https?://[A-Za-z0-9.-]+(?:[/?#][!-+.-~-]*)?")  # no comma: text feeds write several
 MOST_POINTS = 5
 """Selling points that are sent at most; a script of a few segments has no room for more."""
 _MOST_SENTENCES = 3
 _MOST_LETTERS = 150
-_FROM_FEED = ("product_name", "product_image_url")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Mapper:
     Raises:
         InvalidRequestError: `job_defaults` break a rule by themselves, so that every product would.
 
+    Attributes:
+        unseen: Columns that the user's mapping names and that no product had so far.
+
     Example:
         >>> lamp = Product("1", {"title": "Lamp", "image_link": "https://shop.example/lamp.jpg"}, 7, 1)
         >>> Mapper(FeedMapping.default(), job_defaults={"segment_count": 2})(lamp)["product_name"]
@@ -80,8 +85,9 @@ class Mapper:
         self._model = model
         self._usable = _any_address if upload_pictures else is_http
         self._base = {name: value for name, value in {**job_defaults, **mapping.constants}.items() if value is not None}
-        if violations := rules.check(self._base, model=model, pending=_FROM_FEED, partial=bool(mapping.categories)):
+        if violations := rules.check(self._base, model=model, pending=FROM_FEED, partial=bool(mapping.categories)):
             raise InvalidRequestError(violations)
+        self.unseen = set(mapping.named)
         self._filters = mapping.filters
         self._name = mapping.columns["product_name"]
         self._picture = mapping.columns["product_image_url"]
@@ -90,10 +96,10 @@ class Mapper:
         self._others = [
             (name, columns, _readers[rules.BY_NAME[name].kind])
             for name, columns in mapping.columns.items()
-            if name not in {*_FROM_FEED, "key_selling_points"}
+            if name not in {*FROM_FEED, "key_selling_points"}
         ]
         self._templates = [
-            (name, template_parts(name, text), _readers[rules.BY_NAME[name].kind])
+            (name, template_parts(name, text, kind=mapping.kind), _readers[rules.BY_NAME[name].kind])
             for name, text in mapping.templates.items()
         ]
         by_length = sorted(mapping.categories.items(), key=lambda entry: -len(entry[0]))
@@ -103,6 +109,8 @@ class Mapper:
 
     def __call__(self, product: Product) -> dict[str, Any] | RejectedRow | SkippedRow:
         """The fields of the create-job request, or why there are none."""
+        if self.unseen:
+            self.unseen.difference_update(product.attributes)
         for wanted in self._filters:
             if not wanted.passes(product):
                 return SkippedRow(product.line, product.item, product.id, "filtered", str(wanted), product.rows)
@@ -177,9 +185,9 @@ class Mapper:
             elif value and (points := [one_line(text) for text in product.phrases(column)]):
                 return points[:MOST_POINTS]
         for column in self._mapping.prose:
-            if prose := plain_text(product.text(column)):
-                sentences = _SENTENCE.split(prose, maxsplit=_MOST_SENTENCES)[:_MOST_SENTENCES]
-                return [sentence for sentence in sentences if len(sentence) <= _MOST_LETTERS]
+            blocks = _blocks(product.text(column))
+            if sentences := [one for block in blocks for one in _SENTENCE.split(block, maxsplit=_MOST_SENTENCES)]:
+                return [text for text in sentences[:_MOST_SENTENCES] if len(text) <= _MOST_LETTERS]
         return []
 
 
@@ -213,11 +221,16 @@ def plain_text(text: str) -> str:
         >>> plain_text("<p>Tea &amp; coffee.</p><style>p {}</style>")
         'Tea & coffee.'
     """
+    return " ".join(_blocks(text))
+
+
+def _blocks(text: str) -> list[str]:
+    """Text without HTML, a line for each paragraph or entry of a list: those end without a full stop."""
     if "<" in text:
-        text = _TAG.sub(" ", text)
+        text = _TAG.sub(lambda tag: _BREAK if tag[2] else " ", text)
     if "&" in text:
         text = html.unescape(text)
-    return one_line(text)
+    return [line for block in text.split(_BREAK) if (line := one_line(block))]
 
 
 def one_line(text: str) -> str:

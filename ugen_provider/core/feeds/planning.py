@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -96,12 +97,21 @@ def plan_feed(
 
 @dataclass(frozen=True, slots=True)
 class OpenPlan:
-    """A plan that is being made: what the feed is, and what it orders."""
+    """A plan that is being made: what the feed is, and what it orders.
+
+    Attributes:
+        source: The feed, without credentials and query.
+        kind: Whose rules it follows.
+        format: How it is written.
+        rows: What it orders.
+        unseen: Columns that the mapping names and that no row had, as far as `rows` was read.
+    """
 
     source: str
     kind: Kind
     format: Format
     rows: Iterator[Planned]
+    unseen: AbstractSet[str]
 
 
 @contextmanager
@@ -122,7 +132,7 @@ def opened_plan(
         job_defaults: As for `plan_feed`.
         options: As for `plan_feed`.
         mapping: As for `plan_feed`.
-        version: Of the default mapping, where no mapping is given.
+        version: Of the default mapping, for what `mapping` does not name.
         model: As for `plan_feed`.
         upload_pictures: Whether a picture may have an address that the service cannot reach.
 
@@ -140,12 +150,14 @@ def opened_plan(
         bounds=options.bounds,
     ) as opened:
         mapper = Mapper(
-            mapping or FeedMapping.default(opened.kind, version=version),
+            mapping.for_kind(opened.kind, version=version)
+            if mapping is not None
+            else FeedMapping.default(opened.kind, version=version),
             job_defaults=job_defaults,
             model=model,
             upload_pictures=upload_pictures,
         )
-        yield OpenPlan(opened.name, opened.kind, opened.format, _planned(opened.rows, mapper))
+        yield OpenPlan(opened.name, opened.kind, opened.format, _planned(opened.rows, mapper), mapper.unseen)
 
 
 def _planned(rows: Iterator[Product | RejectedRow], mapper: Mapper) -> Iterator[Planned]:

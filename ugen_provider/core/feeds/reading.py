@@ -124,7 +124,7 @@ def _recognized(
     format: Format | None,  # noqa: A002
     encoding: str | None,
 ) -> OpenFeed:
-    head = _Head(file, encoding)
+    head = _Head(file, source, encoding=encoding)
     format = format or head.format(source)  # noqa: A001
     match format:
         case "xml":
@@ -142,10 +142,15 @@ def _recognized(
 class _Head:
     """The first bytes of a feed, and what they say."""
 
-    def __init__(self, file: io.BufferedReader, encoding: str | None) -> None:
+    def __init__(self, file: io.BufferedReader, source: str, *, encoding: str | None) -> None:
         self.raw = file.peek(_CHUNK)[: 1 << 18]
         wide = self.raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-        self.text = self.raw.decode("utf-16" if wide else encoding or "utf-8-sig", errors="replace").lstrip()
+        try:
+            text = self.raw.decode("utf-16" if wide else encoding or "utf-8-sig", errors="replace")
+        except (LookupError, ValueError):
+            message = f"encoding {encoding!r} is not known; such as utf-8, latin-1, cp1252 or utf-16 are"
+            raise FeedError(message, source=source) from None
+        self.text = text.lstrip()
 
     def format(self, source: str) -> Format:
         if self.raw.startswith(b"PAR1"):

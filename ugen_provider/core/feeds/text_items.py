@@ -32,10 +32,7 @@ class TextReader:
         self._source = source
         self._encoding = encoding or "utf-8-sig"
         self._read = 0
-        try:
-            self._text = io.TextIOWrapper(_Counting(file, self), encoding=self._encoding, newline="")
-        except LookupError:
-            raise FeedError(f"encoding {encoding!r} is not known", source=source) from None
+        self._text = io.TextIOWrapper(_Counting(file, self), encoding=self._encoding, newline="")
         self.line = 0
 
     def count(self, more: int) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drivers: they perform what a flow yields. The only module of core that names httpx.
+"""The drivers: they perform what a flow yields. With `_lanes`, the only module of core that names httpx.
 
-A successor of httpx is a change to this file. No httpx type leaves it except through `http_client=`, and no httpx
+A successor of httpx is a change to these two. No httpx type leaves it except through `http_client=`, and no httpx
 exception leaves it at all.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from ugen_provider.core.api._lanes import LIMITS, async_client
 from ugen_provider.core.api.clock import Clock, SystemClock
 from ugen_provider.core.api.effects import Await, Effect, Flow, Now, Perform, Request, Response, Send, Sleep, Tick
 from ugen_provider.core.api.errors import TransportError, TransportTimeoutError
@@ -28,7 +29,6 @@ AsyncHTTPClient = httpx.AsyncClient
 
 _log = logging.getLogger("ugen_provider.api")
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
 
 MOST_BYTES = 32 << 20
 """Bytes of the largest answer that is read, unpacked. A page of a hundred whole jobs has some hundred thousand."""
@@ -157,7 +157,7 @@ class SyncDriver:
     ) -> None:
         self._target = target
         self._own = http_client is None
-        self._http = http_client or httpx.Client(limits=_LIMITS)
+        self._http = http_client or httpx.Client(limits=LIMITS)
         self._clock = clock or SystemClock()
 
     def run(self, flow: Flow[T]) -> T:
@@ -237,9 +237,9 @@ class AsyncDriver:
 
         self._target = target
         self._own = http_client is None
-        self._http = http_client or httpx.AsyncClient(limits=_LIMITS)
-        self._in_thread = anyio.to_thread.run_sync
         self._clock = clock or SystemClock()
+        self._http = http_client or async_client(self._clock)
+        self._in_thread = anyio.to_thread.run_sync
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return what it returns."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as _airflow_version
 
@@ -33,15 +34,20 @@ else:
         TaskDeferred,
     )
 
-if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
-    from airflow.sdk.bases.decorator import determine_kwargs
-else:
-    from airflow.utils.operator_helpers import determine_kwargs
-
 if TYPE_CHECKING or AIRFLOW_3_3_PLUS:
     from airflow.sdk.execution_time.context import NEVER_EXPIRE
 else:
     NEVER_EXPIRE = None  # there is no store to expire anything in
+
+
+def determine_kwargs(func: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Airflow's own; found when it is called, since every operator imports this module and only a decorator calls it."""
+    if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
+        from airflow.sdk.bases.decorator import determine_kwargs as found
+    else:
+        from airflow.utils.operator_helpers import determine_kwargs as found
+    return found(func, args, kwargs)
+
 
 __all__ = [
     "AIRFLOW_3_1_PLUS",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ugen_provider.core.api._sync_client import UGenClient
     from ugen_provider.core.api.polling import Outcome
-    from ugen_provider.core.jobs.intent import IntentStore
+    from ugen_provider.core.jobs.intent import Intent, IntentStore
     from ugen_provider.core.jobs.purchase import Order, Purchase
     from ugen_provider.operators.resolving import NoSlot
 
@@ -107,7 +107,7 @@ class UGenCreateJobOperator(UGenOrderOperator):
             order = self.order_of(context, client)
             job_id, carry = event["job_id"], event["carry"]
             job = client.jobs.get(job_id)
-            intent = store.read(order.intent_scope) or _intent_of(order, job_id, carry["generation"])
+            intent = store.read(order.intent_scope) or _kept_nowhere(order, job_id, generation=carry["generation"])
             if intent.armed:
                 # We came back, so nobody cancelled in our name; a later attempt is to see that.
                 intent = replace(intent, armed=False)
@@ -355,19 +355,7 @@ def _sleep(pause: float) -> Any:
     yield Sleep(seconds=pause)
 
 
-def _intent_of(order: Order, job_id: str, generation: int) -> Any:
+def _kept_nowhere(order: Order, job_id: str, *, generation: int) -> Intent:
     """What a store would hold, where there is none."""
-    from ugen_provider.core.jobs.intent import Intent
-
-    digest = order.fingerprint()
-    key = order.scope.key(generation, fingerprint=digest, regenerate=order.policy.regenerate)
-    return Intent(
-        scope=order.intent_scope,
-        generation=generation,
-        key=key,
-        body={**order.body, "idempotency_key": key},
-        fingerprint=digest,
-        scheme=order.scheme,
-        written_at=time.time(),
-        job_id=job_id,
-    )
+    intent = order.intent(generation=generation, written_at=time.time(), regenerate=order.policy.regenerate)
+    return replace(intent, job_id=job_id)

@@ -109,7 +109,7 @@ class Attempt:
         self._refuse_if_not_spending("without a task state store only a POST could tell what exists")
         for generation in range(policy.max_generations):
             now: float = yield Now()
-            intent = self._make(generation=generation, earlier=(), seen=(), now=now, in_key=policy.regenerate)
+            intent = self._order.intent(generation=generation, written_at=now, regenerate=policy.regenerate)
             intent, job = yield from self._submit(intent, fresh=True)
             assert job is not None  # a fresh intent is sent as it is
             reserves = (yield from count_reserves(self._caller, job.job_id)) if job.state is JobState.FAILED else None
@@ -184,30 +184,12 @@ class Attempt:
     def _asked_for(self) -> tuple[str, ...]:
         return (self._policy.regenerate,) if self._policy.regenerate is not None else ()
 
-    def _make(
-        self, *, generation: int, earlier: tuple[str, ...], seen: tuple[str, ...], now: float, in_key: str | None = None
-    ) -> Intent:
-        order = self._order
-        digest = order.fingerprint()
-        key = order.scope.key(generation, fingerprint=digest, regenerate=in_key)
-        return Intent(
-            scope=order.intent_scope,
-            generation=generation,
-            key=key,
-            body={**order.body, "idempotency_key": key},
-            fingerprint=digest,
-            scheme=order.scheme,
-            written_at=now,
-            regenerate=seen,
-            holder=order.holder,
-            earlier=earlier,
-        )
-
     def _open(self, *, generation: int, earlier: tuple[str, ...], seen: tuple[str, ...]) -> Flow[Intent]:
         if violations := rules.check(self._order.body, model=rules.DEFAULT_VIDEO_MODEL):
             raise InvalidRequestError(violations)
         now: float = yield Now()
-        return (yield from self._write(self._make(generation=generation, earlier=earlier, seen=seen, now=now)))
+        intent = self._order.intent(generation=generation, written_at=now)
+        return (yield from self._write(replace(intent, earlier=earlier, regenerate=seen)))
 
     def _next(self, intent: Intent, *, wanted: str | None = None) -> Flow[Intent]:
         earlier = (*intent.earlier, intent.job_id or "")

@@ -45,6 +45,27 @@ class Order:
         """Under what the intent is kept: the scope, and for products the fingerprint too."""
         return f"{self.scope}{self.fingerprint()}" if self.scope.by_content else str(self.scope)
 
+    def intent(self, *, generation: int, written_at: float, regenerate: str | None = None) -> Intent:
+        """What is written down of one generation before it is sent.
+
+        Args:
+            generation: Which one.
+            written_at: Seconds since the epoch.
+            regenerate: A value that goes into the key, where no store could count generations.
+        """
+        digest = self.fingerprint()
+        key = self.scope.key(generation, fingerprint=digest, regenerate=regenerate)
+        return Intent(
+            scope=self.intent_scope,
+            generation=generation,
+            key=key,
+            body={**self.body, "idempotency_key": key},
+            fingerprint=digest,
+            scheme=self.scheme,
+            written_at=written_at,
+            holder=self.holder,
+        )
+
 
 class How(Enum):
     """How a job came to be ours."""

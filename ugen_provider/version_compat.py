@@ -41,7 +41,7 @@ else:
 
 
 def determine_kwargs(func: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Airflow's own; looked for when it is called, since every operator loads this module and one decorator calls it."""
+    """Airflow's own; found when it is called, since every operator loads this module and one decorator calls it."""
     if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
         from airflow.sdk.bases.decorator import determine_kwargs as found
     else:

@@ -40,11 +40,14 @@ class Snippet:
         return f"{self.page}:{self.line}"
 
 
+def pages() -> list[Path]:
+    paths = sorted(DOCS.rglob("*.md"))
+    return [path for path in paths if path.name not in RECORDED and path.parent.name != "adr"]
+
+
 def snippets() -> Iterator[Snippet]:
-    for path in sorted(DOCS.rglob("*.md")):
+    for path in pages():
         page = str(path.relative_to(DOCS))
-        if page in RECORDED or page.startswith("adr/"):
-            continue
         text = path.read_text("utf-8")
         for found in FENCED.finditer(text):
             line = text.count("\n", 0, found.start()) + 1
@@ -52,6 +55,7 @@ def snippets() -> Iterator[Snippet]:
 
 
 ALL = list(snippets())
+TESTED: set[str] = set()
 
 
 def of(*languages: str, mentions: str = "", lacks: tuple[str, ...] = ()) -> Any:
@@ -63,6 +67,7 @@ def of(*languages: str, mentions: str = "", lacks: tuple[str, ...] = ()) -> Any:
         and not any(word in snippet.text for word in lacks)
     ]
     assert chosen, "nothing is tested here"
+    TESTED.update(snippet.place for snippet in chosen)
     return pytest.mark.parametrize("snippet", chosen, ids=lambda snippet: snippet.place)
 
 
@@ -76,9 +81,11 @@ def run(snippet: Snippet) -> dict[str, Any]:
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert {snippet.language for snippet in ALL} <= {"python", "console", "sh", "yaml", "json", "text"}
+    fences = sum(line.lstrip().startswith("```") for page in pages() for line in page.read_text("utf-8").splitlines())
+    assert fences == 2 * len(ALL)
 
 
-@of("python", lacks=("airflow", "dagster", "def test_", "@pytest.fixture"))
+@of("python", lacks=("from airflow", "dagster", "def test_", "@pytest.fixture"))
 def test_a_program_runs(snippet: Snippet, reader: Path) -> None:
     run(snippet)
 
@@ -241,6 +248,12 @@ def test_yaml_means_something(snippet: Snippet, reader: Path) -> None:
         path = sandbox.scaffold_component(component_cls=UGenVideosComponent, defs_yaml_contents=written)
         with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
             assert defs.resolve_all_asset_keys()
+
+
+def test_every_program_is_run_by_a_test() -> None:
+    assert [
+        snippet.place for snippet in ALL if snippet.language in {"python", "yaml"} and snippet.place not in TESTED
+    ] == []
 
 
 def test_connections_are_json() -> None:

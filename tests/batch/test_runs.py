@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from dataclasses import replace
 
@@ -495,6 +496,15 @@ def test_a_ledger_that_would_not_be_safe_is_refused_with_the_reason(tmp_path, mo
     with pytest.raises(ConfigError, match=message) as caught:
         Ledger(address, shared=shared)
     assert "geheim" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named_with_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(
+        ConfigError, match=r"psycopg.*; for PostgreSQL: pip install '(ugen-provider\[postgres\]|psycopg2)"
+    ):
+        Ledger("postgresql://127.0.0.1:1/nowhere")
 
 
 def test_sqlite_on_a_network_file_system_is_refused(tmp_path, monkeypatch):

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from ugen_provider.__about__ import __version__
 from ugen_provider.cli import SUBCOMMANDS, main
+from ugen_provider.cli.exits import ExitCode
 
+NEEDS_UVICORN = "the local U-Gen needs the package uvicorn: pip install 'ugen-provider[emulator]'"
 HEAVY = ("airflow", "dagster", "httpx", "pydantic", "rich", "starlette", "uvicorn")
 
 
@@ -51,9 +53,26 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     assert "demo` needs the package rich.console: pip install 'ugen-provider[demo]'" in said.output
 
 
+def test_the_local_ugen_says_which_extra_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "ugen_provider.emulator.server", raising=False)
+    said = CliRunner().invoke(main, ["emulator"])
+    assert said.exit_code == ExitCode.TROUBLE
+    assert said.output == f"Error: {NEEDS_UVICORN}\n"
+
+
+def test_its_fixtures_say_so_too(tmp_path):
+    (tmp_path / "test_mine.py").write_text("def test_mine(ugen_client): pass\n")
+    script = "import sys, pytest; sys.modules['uvicorn'] = None; sys.exit(pytest.main(['-q', 'test_mine.py']))"
+    said = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert said.returncode == 1
+    assert NEEDS_UVICORN in said.stdout
+    assert "Error" not in said.stdout
+
+
 def test_a_missing_part_of_the_demo_is_named_before_anything_starts(monkeypatch, tmp_path):
     monkeypatch.setattr("ugen_provider.cli.demo.command.NEEDED", ("click", "no_such_package"))
     said = CliRunner().invoke(main, ["demo", "--output", str(tmp_path / "output")])
-    assert said.exit_code == 1
+    assert said.exit_code == ExitCode.TROUBLE
     assert "the demo needs no_such_package: pip install 'ugen-provider[demo]'" in said.output
     assert not (tmp_path / "output").exists()

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ugen_provider.emulator.extra import needs_extra
+
 
 @click.command("emulator", context_settings={"auto_envvar_prefix": "UGEN_EMULATOR"})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -79,7 +81,10 @@ def emulator_command(
     The first line of output says where it listens; clients take that address plus /api/v1 as base URL, people look at
     it in a browser. Each option can be given in the environment too: UGEN_EMULATOR_PORT for --port.
     """
-    from ugen_provider.emulator.server import EmulatorServer
+    try:
+        from ugen_provider.emulator.server import EmulatorServer
+    except ModuleNotFoundError as error:
+        raise Trouble(needs_extra(error)) from None
     from ugen_provider.emulator.settings import LOCAL_KEY, Settings, TenantSettings
     from ugen_provider.emulator.world.readings import Readings, from_texts
     from ugen_provider.emulator.world.store import UnusableFileError

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ugen_provider.emulator.extra import needs_extra
+
 if TYPE_CHECKING:
     from ugen_provider import UGenClient
     from ugen_provider.emulator.server import EmulatorServer
@@ -87,8 +89,10 @@ def ugen_emulator_settings() -> "Settings":
 @pytest.fixture(scope="session")
 def ugen_emulator_server(ugen_emulator_settings: "Settings") -> Iterator["EmulatorServer"]:
     """The one server of the session; tests take `ugen_emulator`, which is reset for them."""
-    from ugen_provider.emulator.server import EmulatorServer
-
+    try:
+        from ugen_provider.emulator.server import EmulatorServer
+    except ModuleNotFoundError as error:
+        pytest.fail(needs_extra(error), pytrace=False)
     with EmulatorServer(ugen_emulator_settings) as server:
         yield server
 

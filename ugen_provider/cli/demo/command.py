@@ -19,6 +19,7 @@ from ugen_provider.cli.demo.pages import AirflowPages, DagsterPages, Pages
 from ugen_provider.cli.demo.processes import ProcessDiedError, WaitTimeoutError
 from ugen_provider.cli.demo.run import DemoOptions, run_demo
 from ugen_provider.cli.demo.sides import SideFailedError
+from ugen_provider.cli.lazy import Missing
 
 PLAIN_WIDTH = 160
 NEEDED = ("airflow", "av", "dagster", "dagster_webserver", "PIL", "starlette", "uvicorn")
@@ -58,7 +59,7 @@ def demo_command(ctx: click.Context, *, output: Path, speed: float) -> None:
     """
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
-        raise click.ClickException(f"the demo needs {', '.join(missing)}: pip install 'ugen-provider[demo]'")
+        raise Missing(f"the demo needs {', '.join(missing)}: pip install 'ugen-provider[demo]'")
     # So that a plain `kill` leaves no process behind either.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)

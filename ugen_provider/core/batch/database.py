@@ -25,7 +25,11 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 _MOST_AT_ONCE = 256
 
 # Airflow 3.0 holds SQLAlchemy below 2.0: there `future=True` asks for the same engine, and psycopg 3 has no dialect.
-_POSTGRESQL = "postgresql+psycopg2" if sa.__version__.startswith("1.") else "postgresql+psycopg"
+_POSTGRESQL, _BRINGS_IT = (
+    ("postgresql+psycopg2", "psycopg2-binary")
+    if sa.__version__.startswith("1.")
+    else ("postgresql+psycopg", "ugen-provider[postgres]")
+)
 
 
 def engine_for(address: str, *, shared: bool = False) -> sa.Engine:
@@ -46,7 +50,9 @@ def engine_for(address: str, *, shared: bool = False) -> sa.Engine:
         if url.get_backend_name() == "postgresql":
             driver = url if "+" in url.drivername else url.set(drivername=_POSTGRESQL)
             return sa.create_engine(driver, future=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except ImportError as error:
+        raise ConfigError(f"ledger: {error}; for PostgreSQL: pip install '{_BRINGS_IT}'") from None
+    except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(f"ledger: {type(error).__name__}: {error}; is the driver installed?") from None
     raise ConfigError(f"ledger: {url.get_backend_name()} is not supported; use SQLite or PostgreSQL")
 

@@ -46,7 +46,7 @@ class UGenVideos:
         props: What all its specs are made from; `output` is set for each.
         translator: Makes the specs.
 
-    Example:
+    Examples:
         ```python
         videos = UGenVideos(requests=as_requests(my_request), destination="s3://videos/")
 
@@ -216,7 +216,7 @@ def build_ugen_assets(
         pool: A concurrency pool.
         translator: Names and describes the assets your way.
 
-    Example:
+    Examples:
         ```python
         assets = build_ugen_assets(
             requests=FeedRequests("feed.xml", job_defaults={"segment_count": 3}),
@@ -341,7 +341,7 @@ def ugen_assets(
     The function takes the partition key ('' without partitions) and gives the create-job fields; its name becomes the
     op's. All arguments are those of `build_ugen_assets`.
 
-    Example:
+    Examples:
         ```python
         @ugen_assets(partitions_def=dg.StaticPartitionsDefinition(["lamp", "mug"]), destination="videos")
         def shop_videos(product: str) -> dict[str, object]:

@@ -51,7 +51,7 @@ def build_ugen_batch_job(
         ValueError: The assets have a gate: what stops for a decision is not made in bulk. Each open gate holds the
             credits of a whole video, so `max_open_gates` looks at a time are made, by materializing `anchor_keyframe`.
 
-    Example:
+    Examples:
         ```python
         videos = UGenVideos(requests=FeedRequests("feed.xml", job_defaults={"segment_count": 3}))
         batch = build_ugen_batch_job(videos)

@@ -147,7 +147,7 @@ def build_ugen_asset_checks(
     Raises:
         ValueError: `blocking` names a check that is not asked for.
 
-    Example:
+    Examples:
         ```python
         dg.Definitions(assets=assets_of(videos), asset_checks=build_ugen_asset_checks(videos))
         ```

@@ -38,7 +38,7 @@ class Engine:
     Args:
         work: What to do.
 
-    Example:
+    Examples:
         >>> results = Shell(Engine(work), grace=25.0).run()
     """
 

@@ -133,7 +133,7 @@ def approve_keyframe(instance: dg.DagsterInstance, videos: UGenVideos, *, partit
     Raises:
         ValueError: There is no such partition, or no look to approve.
 
-    Example:
+    Examples:
         >>> approve_keyframe(dg.DagsterInstance.get(), videos, partition="LL-1001", by="anna")
     """
     import time

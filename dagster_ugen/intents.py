@@ -50,7 +50,7 @@ class IntentLog:
     Attributes:
         lock: Held by whoever writes events, since SQLite takes one writer at a time.
 
-    Example:
+    Examples:
         >>> log = IntentLog(instance, asset_key=dg.AssetKey("final_video"), holder=context.run_id)
         >>> log.of("LL-1001").read(scope) is None
         True

@@ -47,7 +47,7 @@ def sync_product_partitions(instance: dg.DagsterInstance, requests: FeedRequests
     Raises:
         FeedError: The feed cannot be read; what was read before is added.
 
-    Example:
+    Examples:
         >>> sync_product_partitions(dg.DagsterInstance.get(), FeedRequests("feed.xml"), name="ugen_products").added
         5
     """

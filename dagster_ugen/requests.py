@@ -45,7 +45,7 @@ class FeedRequests:
         mapping: Which columns become which fields; the default of the feed's kind where not given.
         options: How to read it; found in its content where not given.
 
-    Example:
+    Examples:
         >>> FeedRequests("examples/feed.xml", job_defaults={"segment_count": 2}).of(["LL-1001"], model=None)[
         ...     "LL-1001"
         ... ]["product_name"]

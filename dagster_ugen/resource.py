@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class UGenResource(dg.ConfigurableResource[Any]):
     """The U-Gen account, and how it is used.
 
-    Example:
+    Examples:
         ```python
         defs = dg.Definitions(
             assets=build_ugen_assets(requests=FeedRequests("feed.xml", job_defaults={"segment_count": 3})),
@@ -89,7 +89,7 @@ class UGenResource(dg.ConfigurableResource[Any]):
         Raises:
             ConfigError: The key is missing, or a setting is out of the question.
 
-        Example:
+        Examples:
             ```python
             @dg.asset
             def one_video(context: dg.AssetExecutionContext, ugen: UGenResource) -> dg.MaterializeResult:

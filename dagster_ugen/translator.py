@@ -59,7 +59,7 @@ class UGenAssetProps:
 class DagsterUGenTranslator:
     """Makes the asset spec of an output.
 
-    Example:
+    Examples:
         ```python
         class InGerman(DagsterUGenTranslator):
             def get_asset_spec(self, props: UGenAssetProps) -> dg.AssetSpec:

@@ -109,7 +109,7 @@ class UGenVideosComponent(Component, Model, Resolvable):
 
     Override `get_asset_spec` to name and describe the assets your way, and `execute` to do more in a run.
 
-    Example:
+    Examples:
         ```yaml
         type: dagster_ugen.UGenVideosComponent
         attributes:
@@ -190,7 +190,7 @@ class UGenVideosComponent(Component, Model, Resolvable):
         Args:
             props: What is known of it; `props.output` says which it is.
 
-        Example:
+        Examples:
             ```python
             class ShopVideos(UGenVideosComponent):
                 def get_asset_spec(self, props: UGenAssetProps) -> dg.AssetSpec:

@@ -102,7 +102,7 @@ def test_every_public_name_has_a_docstring_and_every_endpoint_an_example():
                 if name.startswith("_"):
                     continue
                 text = inspect.getdoc(getattr(getattr(client, group), name)) or ""
-                if "Example:" not in text or "`" not in text.split("\n")[0]:
+                if "Examples:" not in text or "`" not in text.split("\n")[0]:
                     bare.append(f"{group}.{name}")
     assert bare == []
     for name in ugen_provider.__all__:

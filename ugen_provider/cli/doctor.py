@@ -102,7 +102,7 @@ def installed() -> Iterator[Line]:
 def extra_line(extra: str, found: Mapping[str, str | None]) -> Line:
     """Whether an extra is there.
 
-    Example:
+    Examples:
         >>> extra_line("parquet", {"pyarrow": None}).advice
         "for feeds in Parquet: pip install 'ugen-provider[parquet]'"
     """
@@ -162,7 +162,7 @@ _WRONG: Mapping[str, ExitCode] = {
 def line_of(finding: Finding) -> Line:
     """A finding of `client.diagnose()` as a line.
 
-    Example:
+    Examples:
         >>> from ugen_provider.core.api.diagnosis import Finding
         >>> line_of(Finding("balance", False, "0 credits available", "buy credits before you start")).code
         <ExitCode.NO_CREDITS: 4>

@@ -47,7 +47,7 @@ _DEAD_JOB = ("cancelled", "failed", "moderation", "validation", "stage_retries",
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
     """The one code for several things that were done.
 
-    Example:
+    Examples:
         >>> worst([ExitCode.DONE, ExitCode.TIMEOUT, ExitCode.JOB_FAILED])
         <ExitCode.JOB_FAILED: 1>
     """
@@ -58,7 +58,7 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 def exit_of(error: BaseException) -> ExitCode:
     """The exit code of an error.
 
-    Example:
+    Examples:
         >>> exit_of(OSError("No space left on device"))
         <ExitCode.TROUBLE: 6>
     """

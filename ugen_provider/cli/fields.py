@@ -89,7 +89,7 @@ def feed_field_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def given_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, as the API takes it.
 
-    Example:
+    Examples:
         >>> given_fields({"segment_count": 2, "key_selling_points": (), "voice_settings": '{"speed": 1}'})
         {'segment_count': 2, 'voice_settings': {'speed': 1}}
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def change_line(job: Job) -> str:
     """What a person is told when a job has moved.
 
-    Example:
+    Examples:
         >>> change_line(Job(job_id="j1", status="processing", current_stage="init", progress_percent=20.0))
         'j1 processing init 20 %'
     """

@@ -49,7 +49,7 @@ class Sheet:
 def clean(text: str) -> str:
     r"""A text on one line and without control characters, which a terminal would obey.
 
-    Example:
+    Examples:
         >>> clean("Lamp\x1b[2J\t\nred")
         'Lamp[2J red'
     """
@@ -64,7 +64,7 @@ def _shown(char: str) -> bool:
 def lines_of(shown: Listing | Sheet) -> list[str]:
     r"""The plain lines: for a listing the cells between tabs, for a sheet a name and a value each.
 
-    Example:
+    Examples:
         >>> lines_of(Listing(("JOB", "STATUS"), [("j1", "failed")], data=[]))
         ['j1\tfailed']
     """
@@ -175,7 +175,7 @@ class Printer:
 def least_widths(columns: Sequence[Sequence[str]]) -> list[int]:
     """How narrow each column of a table may become: the first, and short ones, are never broken.
 
-    Example:
+    Examples:
         >>> least_widths([["10229ac7-b0b5-4280"], ["paused"], ["A long and winding name"]])
         [18, 6, 7]
     """

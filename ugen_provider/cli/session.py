@@ -159,7 +159,7 @@ class Session:
 def is_local(address: str) -> bool:
     """Whether a ledger's address is the path of a file.
 
-    Example:
+    Examples:
         >>> is_local("shop.db"), is_local(":memory:"), is_local("postgresql://db/shop")
         (True, False, False)
     """

@@ -14,7 +14,7 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], obje
         package: Its name.
         homes: The module of each public name, below the package.
 
-    Example:
+    Examples:
         >>> on_first_use("json", {"JSONDecodeError": "decoder"})("JSONDecodeError").__name__
         'JSONDecodeError'
     """
@@ -33,7 +33,7 @@ class LazyModule:
     Args:
         name: Its name.
 
-    Example:
+    Examples:
         >>> LazyModule("json").dumps([1])
         '[1]'
     """

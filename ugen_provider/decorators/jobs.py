@@ -78,7 +78,7 @@ def ugen_job_task(
 ) -> TaskDecorator:
     """Turn a function that returns a job's fields into a task that buys it; takes the create operator's arguments.
 
-    Example:
+    Examples:
         ```python
         @task.ugen_job(deferrable=True, output_path="s3://videos/")
         def make_video(product):

@@ -5,7 +5,7 @@
 def needs_extra(error: ModuleNotFoundError) -> str:
     """One sentence: what is missing, and what brings it.
 
-    Example:
+    Examples:
         >>> needs_extra(ModuleNotFoundError(name="uvicorn"))
         "the local U-Gen needs the package uvicorn: pip install 'ugen-provider[emulator]'"
     """

@@ -33,7 +33,7 @@ class UGenHook(BaseHook):
     Args:
         ugen_conn_id: The connection.
 
-    Example:
+    Examples:
         >>> with UGenHook(ugen_conn_id="ugen_default").get_conn() as client:
         ...     client.credits.balance().available_credits
         1000000

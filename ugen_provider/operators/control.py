@@ -184,7 +184,7 @@ class UGenRetryJobOperator(UGenExistingJobOperator):
     Args:
         restart_from_stage: First stage to run again; None starts where it failed.
 
-    Example:
+    Examples:
         >>> UGenRetryJobOperator(task_id="again", job_id="{{ params.job_id }}", restart_from_stage="generation")
         <Task(UGenRetryJobOperator): again>
     """
@@ -218,7 +218,7 @@ class UGenRetryJobOperator(UGenExistingJobOperator):
 class UGenPauseJobOperator(UGenExistingJobOperator):
     """Pause a job, and wait until it stands still, or ended before it could. Free; `POST /jobs/{jobId}/pause`.
 
-    Example:
+    Examples:
         >>> UGenPauseJobOperator(task_id="pause", job_id="{{ params.job_id }}")
         <Task(UGenPauseJobOperator): pause>
     """
@@ -255,7 +255,7 @@ class UGenResumeJobOperator(UGenExistingJobOperator):
         job_id: The job; may be left out where `approval` names it.
         approval: What `UGenKeyframeApprovalOperator` returned; None resumes whatever is there.
 
-    Example:
+    Examples:
         >>> UGenResumeJobOperator(task_id="go_on", job_id="{{ params.job_id }}")
         <Task(UGenResumeJobOperator): go_on>
     """
@@ -296,7 +296,7 @@ class UGenCancelJobOperator(UGenExistingJobOperator):
     `DELETE /jobs/{jobId}`, after a look. The create task of the same run knows from then on whose cancel it was: when
     it is cleared, it names this one, and buys another job only by `regenerate`.
 
-    Example:
+    Examples:
         >>> UGenCancelJobOperator(task_id="stop", job_id="{{ params.job_id }}")
         <Task(UGenCancelJobOperator): stop>
     """

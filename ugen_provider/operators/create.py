@@ -76,7 +76,7 @@ class UGenCreateJobOperator(UGenOrderOperator):
         A small dict: `job_id`, `status`, `final_video_url`, `credits_consumed`, `keyframe_scores`, `manifest` and how
         the job came to be (`how`, `generation`, `request_changed`, `notes`).
 
-    Example:
+    Examples:
         >>> UGenCreateJobOperator(
         ...     task_id="make_video",
         ...     product_name="Lamp",
@@ -338,7 +338,7 @@ class UGenCreateJobOperator(UGenOrderOperator):
 def _same_name(one: str, other: str) -> bool:
     """Whether two names are one, however the service trims, cuts, cases, escapes or strips them.
 
-    Example:
+    Examples:
         >>> _same_name("Salt & Pepper\u2122 Mill", "salt &amp; pepper mill"), _same_name("Lamp", "Mug")
         (True, False)
     """

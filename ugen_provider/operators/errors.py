@@ -36,7 +36,7 @@ class UGenFailure(AirflowFailException):
 def hopeless(error: UGenError) -> bool:
     """Whether a retry of the task would meet the same.
 
-    Example:
+    Examples:
         >>> hopeless(ConfigError("connection 'ugen_default' has no API key"))
         True
     """

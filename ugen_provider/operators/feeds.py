@@ -58,7 +58,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         The report's counts and credits: `completed`, `failed`, `rejected`, `unchanged`, `postponed`, `skipped` and
         `running` add up to `products`.
 
-    Example:
+    Examples:
         >>> UGenCreateJobsFromFeedOperator(
         ...     task_id="videos",
         ...     feed="s3://shop/feed.xml",

@@ -19,7 +19,7 @@ _TOLD = ("job_id", "status", "how", "generation", "credits_reserved", "credits_c
 def dataset_address(address: str) -> tuple[str, str]:
     """Namespace and name of what stands at an address, by OpenLineage's naming; without a signature or a login.
 
-    Example:
+    Examples:
         >>> dataset_address("s3://aws_default@videos/LL-1/manifest.json")
         ('s3://videos', 'LL-1/manifest.json')
         >>> dataset_address("https://shop.example/lamp.jpg?sig=abc")

@@ -21,7 +21,7 @@ def spans_machines(executors: str) -> bool:
     Args:
         executors: What `[core] executor` says: one or several, with aliases, perhaps by team.
 
-    Example:
+    Examples:
         >>> spans_machines("LocalExecutor"), spans_machines("LocalExecutor,CeleryExecutor"), spans_machines("my.Own")
         (False, True, True)
     """

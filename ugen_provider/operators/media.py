@@ -30,7 +30,7 @@ class UGenUploadImageOperator(UGenOperator):
     Returns:
         A dict for the create operator's `job`: `product_image_url`.
 
-    Example:
+    Examples:
         >>> UGenUploadImageOperator(task_id="upload", image="s3://shop/lamp.png")
         <Task(UGenUploadImageOperator): upload>
     """
@@ -64,7 +64,7 @@ class UGenSuggestFieldsOperator(UGenOperator):
     Returns:
         Fields for the create operator's `job`, with the name and the picture among them.
 
-    Example:
+    Examples:
         >>> UGenSuggestFieldsOperator(
         ...     task_id="suggest", product_name="Lamp", product_image_url="https://shop.example/lamp.jpg"
         ... )
@@ -140,7 +140,7 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
     Returns:
         `job_id`, `manifest` and `files`: the address of each.
 
-    Example:
+    Examples:
         >>> UGenDownloadOutputsOperator(task_id="collect", job_id="{{ params.job_id }}", output_path="s3://videos/")
         <Task(UGenDownloadOutputsOperator): collect>
     """

@@ -43,7 +43,7 @@ class UGenFindOrphansOperator(UGenOperator):
         A dict per orphan: `job_id`, `product_name`, `status`, `credits_reserved`, `created_at`, and its `status`
         afterwards.
 
-    Example:
+    Examples:
         >>> UGenFindOrphansOperator(task_id="orphans", airflow_conn_id="airflow_api")
         <Task(UGenFindOrphansOperator): orphans>
     """

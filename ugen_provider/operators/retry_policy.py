@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class UGenRetryPolicy(RetryPolicy):
     """Fails at once where a retry would meet the same, waits as long as the service says, and else does as ever.
 
-    Example:
+    Examples:
         ```python
         @task(retries=5, retry_policy=UGEN_RETRY_POLICY)
         def balance() -> int:

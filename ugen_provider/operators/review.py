@@ -61,7 +61,7 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
     Returns:
         The approval, for `UGenResumeJobOperator`.
 
-    Example:
+    Examples:
         >>> UGenKeyframeApprovalOperator(task_id="look", job_id="{{ params.job_id }}")
         <Task(UGenKeyframeApprovalOperator): look>
     """

@@ -24,7 +24,7 @@ class NobodyListens(LookupError):  # noqa: N818  the delivery was good
 def asset_uri(ugen_conn_id: str, outcome: str) -> str:
     """The URI of the asset that is updated when a job of a connection ends so: `completed`, `failed`, `cancelled`.
 
-    Example:
+    Examples:
         >>> asset_uri("ugen_default", "completed")
         'ugen://ugen_default/jobs/completed'
     """

@@ -40,7 +40,7 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
     Returns:
         `job_id`, `status`, `current_stage`, `final_video_url` and more, as the operators do.
 
-    Example:
+    Examples:
         >>> UGenJobSensor(task_id="looks", job_id="{{ params.job_id }}", target_stage="generation", deferrable=True)
         <Task(UGenJobSensor): looks>
     """

@@ -69,7 +69,7 @@ class UGenJobEventTrigger(BaseEventTrigger):
         status: Only jobs that end so; None for all: `completed`, `failed`, `cancelled`.
         poll_interval: Seconds between looks.
 
-    Example:
+    Examples:
         ```python
         videos = Asset(
             "ugen_videos", watchers=[AssetWatcher(name="ended", trigger=UGenJobEventTrigger(status="completed"))]

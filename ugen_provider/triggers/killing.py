@@ -92,7 +92,7 @@ def may_cancel(*, state: str | None, gone: bool, watched: Watch | None, attempt:
         attempt: The try number of whoever asks.
         shared: Whether another mapped instance watches the same job.
 
-    Example:
+    Examples:
         >>> may_cancel(state="queued", gone=False, watched=None, attempt=1, shared=False)  # cleared
         False
     """

@@ -24,7 +24,7 @@ class AirflowApi:
         user: A user of the simple auth manager.
         password: The password of that user.
 
-    Example:
+    Examples:
         ```python
         api = AirflowApi("http://127.0.0.1:8080", user="admin", password="admin")
         api.trigger("feed_to_videos", run_id="today")

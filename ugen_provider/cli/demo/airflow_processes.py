@@ -38,7 +38,7 @@ class RealAirflow(Service):
         port: Where the API server listens; a free port without it.
         parallelism: How many tasks run at once.
 
-    Example:
+    Examples:
         ```python
         airflow = RealAirflow(Path("home"), dags=Path("example_dags"))
         with airflow:

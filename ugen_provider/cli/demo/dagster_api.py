@@ -51,7 +51,7 @@ class DagsterApi:
         url: Where it listens, such as `http://127.0.0.1:3000`.
         location: The name of the code location with the definitions.
 
-    Example:
+    Examples:
         ```python
         backfill = DagsterApi(url).launch_backfill(["videos"], partitions=["mug", "lamp"])
         ```

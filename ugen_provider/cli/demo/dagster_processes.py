@@ -38,7 +38,7 @@ class RealDagster(Service):
         port: Where the webserver listens; a free port without it.
         runs_at_once: How many runs the daemon lets run at a time.
 
-    Example:
+    Examples:
         ```python
         with RealDagster(Path("home"), definitions=Path("defs.py")) as dagster:
             dagster.api.launch_backfill(["videos"], partitions=["mug", "lamp"])

@@ -37,7 +37,7 @@ class LocalUGen(Service):
         folder: Where its database and its log are.
         speed: Emulated seconds a real second.
 
-    Example:
+    Examples:
         ```python
         with LocalUGen(Path("state"), speed=20) as ugen:
             print(ugen.base_url, ugen.available_credits())

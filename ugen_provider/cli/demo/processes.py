@@ -80,7 +80,7 @@ class Service(ABC):
 class Processes:
     """A set of process groups that live and end together; `stop` has to be called, so see `Service`.
 
-    Example:
+    Examples:
         ```python
         processes = Processes()
         processes.start("web", ["python", "-m", "http.server"], env=os.environ, log=Path("web.log"))

@@ -35,7 +35,7 @@ class JobBars:
     Args:
         console: Where to write.
 
-    Example:
+    Examples:
         ```python
         with JobBars(console) as bars:
             bars.show(views)

@@ -62,7 +62,7 @@ def run_demo(options: DemoOptions, *, console: Console) -> bool:
     Returns:
         Whether everything held.
 
-    Example:
+    Examples:
         ```python
         run_demo(DemoOptions(output=Path("demo-output"), speed=20), console=Console())
         ```

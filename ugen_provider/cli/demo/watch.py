@@ -48,7 +48,7 @@ class Watch:
         side_of: Which side a job belongs to, by its idempotency key.
         console: Where to show it.
 
-    Example:
+    Examples:
         ```python
         done = Watch(ugen=ugen, side_of=side_of, console=console).run("first pass", steps=steps, pool=pool)
         ```

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def event_line(event: Progress) -> str:
     """What a person is told of an event; empty for what is not worth a line.
 
-    Example:
+    Examples:
         >>> event_line(Progress("settled", total=5, done=2, in_flight=3, limit=8, product_id="LL-1", state="completed"))
         '2/5 LL-1 completed'
     """

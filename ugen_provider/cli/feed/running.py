@@ -214,7 +214,7 @@ def _run(session: Session, ledger: Ledger, spec: FeedRun) -> Report:
 def new_run_id(now: datetime) -> str:
     """A name for a run that was given none.
 
-    Example:
+    Examples:
         >>> new_run_id(datetime(2026, 11, 24, 2, 30, 5, tzinfo=UTC))
         '2026-11-24T02-30-05Z'
     """
@@ -224,7 +224,7 @@ def new_run_id(now: datetime) -> str:
 def again(arguments: Sequence[str], *, run_id: str) -> list[str]:
     """The command that goes on with a run: the same as before, with its name.
 
-    Example:
+    Examples:
         >>> again(["ugen", "feed", "run", "feed.xml"], run_id="monday")
         ['ugen', 'feed', 'run', 'feed.xml', '--run-id', 'monday']
     """

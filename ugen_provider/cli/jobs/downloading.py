@@ -42,7 +42,7 @@ private_option = click.option(
 def may_be_private(given: bool | None, *, base_url: str) -> bool:
     """Whether links may lead to private addresses: as told, else as a local U-Gen needs it.
 
-    Example:
+    Examples:
         >>> may_be_private(None, base_url="http://127.0.0.1:8000/api/v1")
         True
     """
@@ -58,7 +58,7 @@ class Arriving:
         label: What is fetched.
         say: Shows a text; it is called only when the text is another one.
 
-    Example:
+    Examples:
         >>> arriving = Arriving("fetching j1 (1/1)", print)
         fetching j1 (1/1)
         >>> arriving.tell(Coming("final", None, 600_000, 2_400_000))

@@ -37,7 +37,7 @@ class Orders:
 def order_name(intent: Intent) -> str:
     """What `--order` called it.
 
-    Example:
+    Examples:
         >>> from ugen_provider.core.jobs.scope import named_scope
         >>> scope = str(named_scope("spring lamp"))
         >>> order_name(Intent(scope, 0, "k", {}, "", 1, 0.0))

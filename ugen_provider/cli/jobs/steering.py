@@ -36,7 +36,7 @@ _UNKNOWN = "the service does not know it: is this the right account?"
 def after_cancel(job: Job | None) -> Verdict:
     """What a cancel came to.
 
-    Example:
+    Examples:
         >>> after_cancel(Job(job_id="j", status="completed"))[1:]
         (<ExitCode.REFUSED: 3>, 'it was completed first; its result stands')
     """

@@ -18,7 +18,7 @@ COLUMNS = ("JOB", "STATUS", "STAGE", "%", "PRODUCT", "CREDITS", "CREATED")
 def time_of(moment: datetime | None) -> str:
     """A time, to the second.
 
-    Example:
+    Examples:
         >>> time_of(datetime.fromisoformat("2026-11-24T08:30:00.123+00:00"))
         '2026-11-24 08:30:00Z'
     """
@@ -140,7 +140,7 @@ def segments_listing(segments: Iterable[Segment]) -> Listing:
 def code_of(job: Job) -> ExitCode:
     """The exit code for a job that was waited for: the two ways in which it can have been in vain are one code.
 
-    Example:
+    Examples:
         >>> code_of(Job(job_id="j", status="cancelled"))
         <ExitCode.JOB_FAILED: 1>
     """

@@ -61,7 +61,7 @@ class AsyncUGenClient:
     Raises:
         ConfigError: The key is missing, or a setting is out of the question.
 
-    Example:
+    Examples:
         >>> client = AsyncUGenClient(api_key="ugen_sk_local", base_url="http://127.0.0.1:8000/api/v1")
         >>> client
         AsyncUGenClient(base_url='http://127.0.0.1:8000/api/v1')
@@ -114,7 +114,7 @@ class AsyncUGenClient:
     async def diagnose(self) -> Diagnosis:
         """Which assumptions about the service hold for this account, and what that means. Free; reads only.
 
-        Example:
+        Examples:
             >>> (await client.diagnose())["key"].holds
             True
         """
@@ -192,7 +192,7 @@ class AsyncJobs:
             RateLimitError: The account's limit of jobs is reached.
             ConflictError: The key belongs to another request.
 
-        Example:
+        Examples:
             >>> lamp = CreateJob(product_name="Lamp", product_image_url="https://shop.example/l.jpg", segment_count=1)
             >>> job = await client.jobs.create(lamp)
         """
@@ -214,7 +214,7 @@ class AsyncJobs:
         Raises:
             InvalidRequestError: A documented rule is broken; nothing was sent.
 
-        Example:
+        Examples:
             >>> idea = await client.jobs.suggest_fields(
             ...     product_name="Lamp", product_image_url="https://shop.example/l.jpg"
             ... )
@@ -235,7 +235,7 @@ class AsyncJobs:
         Raises:
             NotFoundError: No such job in this account.
 
-        Example:
+        Examples:
             >>> job = await client.jobs.get(job.job_id)
         """
         return await self._client.call(operations.get_job(job_id))
@@ -246,7 +246,7 @@ class AsyncJobs:
         Args:
             status: Only jobs of this status, in the service's words.
 
-        Example:
+        Examples:
             >>> names = [job.product_name async for job in client.jobs.list(status="completed")]
         """
         return _each(
@@ -278,7 +278,7 @@ class AsyncJobs:
             JobPausedError: It is paused.
             JobTimeoutError: The time is up.
 
-        Example:
+        Examples:
             >>> job = await client.jobs.wait(job.job_id, timeout=3600)
         """
         goal = polling.Goal(stage=target_stage)
@@ -291,7 +291,7 @@ class AsyncJobs:
         Raises:
             ConflictError: The job has ended, or the service does not cancel it in its state.
 
-        Example:
+        Examples:
             >>> job = await client.jobs.cancel(job.job_id)
         """
         await self._client.call(operations.cancel_job(job_id))
@@ -303,7 +303,7 @@ class AsyncJobs:
         Raises:
             ConflictError: The job is not processing.
 
-        Example:
+        Examples:
             >>> job = await client.jobs.pause(job.job_id)
         """
         await self._client.call(operations.pause_job(job_id))
@@ -315,7 +315,7 @@ class AsyncJobs:
         Raises:
             ConflictError: The job is not paused.
 
-        Example:
+        Examples:
             >>> job = await client.jobs.resume(job.job_id)
         """
         await self._client.call(operations.resume_job(job_id))
@@ -334,7 +334,7 @@ class AsyncJobs:
             InvalidRequestError: No such stage.
             InsufficientCreditsError: The account has too few credits.
 
-        Example:
+        Examples:
             >>> job = await client.jobs.retry(job.job_id, restart_from_stage="generation")
         """
         await self._client.call(operations.retry_job(job_id, restart_from_stage=restart_from_stage))
@@ -343,7 +343,7 @@ class AsyncJobs:
     async def list_keyframes(self, job_id: str) -> tuple[Keyframe, ...]:
         """The keyframe pictures of a job with their scores. Free; `GET /jobs/{jobId}/keyframes`.
 
-        Example:
+        Examples:
             >>> scores = [frame.qai_score for frame in await client.jobs.list_keyframes(job.job_id)]
         """
         return await self._client.call(operations.list_keyframes(job_id))
@@ -351,7 +351,7 @@ class AsyncJobs:
     async def list_videos(self, job_id: str) -> tuple[Segment, ...]:
         """The video segments of a job. Free; `GET /jobs/{jobId}/videos`.
 
-        Example:
+        Examples:
             >>> urls = [segment.video_url for segment in await client.jobs.list_videos(job.job_id)]
         """
         return await self._client.call(operations.list_videos(job_id))
@@ -385,7 +385,7 @@ class AsyncCredits:
     async def balance(self) -> Balance:
         """Credits of the account. Free; `GET /credits/balance`.
 
-        Example:
+        Examples:
             >>> (await client.credits.balance()).available_credits > 0
             True
         """
@@ -397,7 +397,7 @@ class AsyncCredits:
         Args:
             job_id: Only those of this job.
 
-        Example:
+        Examples:
             >>> reserved = [t.amount async for t in client.credits.transactions() if t.type == "reserve"]
         """
         return _each(
@@ -410,7 +410,7 @@ class AsyncCredits:
     async def estimate(self, job: CreateJob) -> Estimate:
         """What a job would cost. Free; `POST /credits/estimate`.
 
-        Example:
+        Examples:
             >>> lamp = CreateJob(product_name="Lamp", product_image_url="https://shop.example/l.jpg", segment_count=1)
             >>> credits = (await client.credits.estimate(lamp)).total_credits
         """
@@ -426,7 +426,7 @@ class AsyncWebhook:
     async def get(self) -> WebhookSettings:
         """Whether a webhook is configured. Free; `GET /tenants/me/webhook`.
 
-        Example:
+        Examples:
             >>> (await client.webhook.get()).webhook_configured
             False
         """
@@ -439,7 +439,7 @@ class AsyncWebhook:
             webhook_url: https address that is called when a job completes or fails.
             webhook_secret: Signs deliveries; without one they are unsigned, and `core.jobs.webhooks` refuses them.
 
-        Example:
+        Examples:
             >>> _ = await client.webhook.set(webhook_url="https://shop.example/hook", webhook_secret="s" * 64)
         """
         return await self._client.call(operations.set_webhook(webhook_url=webhook_url, webhook_secret=webhook_secret))
@@ -447,7 +447,7 @@ class AsyncWebhook:
     async def delete(self) -> None:
         """Remove the webhook and its secret. Free; `DELETE /tenants/me/webhook`.
 
-        Example:
+        Examples:
             >>> await client.webhook.delete()
         """
         await self._client.call(operations.delete_webhook())
@@ -474,7 +474,7 @@ class AsyncUploads:
         Raises:
             InvalidRequestError: It is empty, too large or no such picture; nothing was sent.
 
-        Example:
+        Examples:
             >>> url = (await client.uploads.create_product_image(picture, filename="lamp.png")).url
         """
         upload = read_upload(image, filename=filename, limits=PRODUCT_IMAGE)
@@ -492,7 +492,7 @@ class AsyncTemplates:
     async def list(self, *, limit: int = 50) -> tuple[Template, ...]:
         """The account's templates, the default first. Free; `GET /templates`.
 
-        Example:
+        Examples:
             >>> names = [template.name for template in await client.templates.list()]
         """
         return await self._client.call(operations.list_templates(limit=limit))
@@ -513,7 +513,7 @@ class AsyncTemplates:
             description: What it is for.
             is_default: Whether it becomes the default; the old one ceases to be.
 
-        Example:
+        Examples:
             >>> template = await client.templates.create(name="Tall", config={"aspect_ratio": "9:16"})
         """
         return await self._client.call(operations.create_template(template_body(name, config, description, is_default)))
@@ -532,7 +532,7 @@ class AsyncTemplates:
         Raises:
             NotFoundError: No such template.
 
-        Example:
+        Examples:
             >>> template = await client.templates.update(template.template_id, name="Wide", config={})
         """
         body = template_body(name, config, description, is_default)
@@ -550,7 +550,7 @@ class AsyncMusic:
     ) -> tuple[MusicTrack, ...]:
         """Tracks of the catalogue. Free; `GET /music/catalog`.
 
-        Example:
+        Examples:
             >>> tracks = await client.music.catalog(mood="upbeat")
         """
         return await self._client.call(operations.list_music_catalog(mood=mood, tempo=tempo, limit=limit))
@@ -558,7 +558,7 @@ class AsyncMusic:
     async def list_custom(self) -> tuple[MusicTrack, ...]:
         """The account's own tracks, newest first. Free; `GET /music/custom`.
 
-        Example:
+        Examples:
             >>> mine = await client.music.list_custom()
         """
         return await self._client.call(operations.list_custom_music())
@@ -576,7 +576,7 @@ class AsyncMusic:
         Raises:
             InvalidRequestError: It is empty, too large or no such sound; nothing was sent.
 
-        Example:
+        Examples:
             >>> track = await client.music.upload(b"ID3" + bytes(100), title="Jingle", filename="jingle.mp3")
         """
         upload = read_upload(track, filename=filename, limits=MUSIC)
@@ -589,7 +589,7 @@ class AsyncMusic:
     async def delete(self, music_id: str) -> None:
         """Remove one of the account's own tracks. Free; `DELETE /music/custom/{music_id}`.
 
-        Example:
+        Examples:
             >>> await client.music.delete(track.music_id)
         """
         await self._client.call(operations.delete_custom_music(music_id))
@@ -604,7 +604,7 @@ class AsyncModels:
     async def list(self) -> tuple[Model, ...]:
         """Models on offer. Free; `GET /models`.
 
-        Example:
+        Examples:
             >>> ids = [model.model_id for model in await client.models.list()]
         """
         return await self._client.call(operations.list_models())
@@ -615,7 +615,7 @@ class AsyncModels:
         Raises:
             NotFoundError: No such model.
 
-        Example:
+        Examples:
             >>> model = await client.models.get("kling3_std")
         """
         return await self._client.call(operations.get_model(model_id))

@@ -78,7 +78,7 @@ def resolve(
     Raises:
         ConfigError: The key is missing, or a setting is out of the question.
 
-    Example:
+    Examples:
         >>> resolve(api_key="ugen_sk_local", base_url="http://127.0.0.1:8000/api/v1/").base_url
         'http://127.0.0.1:8000/api/v1'
     """
@@ -133,7 +133,7 @@ def check_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine by its very name or number.
 
-    Example:
+    Examples:
         >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("api.u-gen.ai")
         (True, True, False)
     """

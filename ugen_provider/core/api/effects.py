@@ -4,7 +4,7 @@
 The flow holds every decision, so the sync and the async client, the deferred and the blocking path share it. Since
 each contact with the world is a named value, a test can stop a flow before or after any of them.
 
-Example:
+Examples:
     >>> def ask() -> Flow[int]:
     ...     yield Sleep(seconds=2.0)
     ...     response = yield Send(request=Request(method="GET", path="/jobs/1"))

@@ -244,7 +244,7 @@ class CreateJob(BaseModel):
     Raises:
         InvalidRequestError: A documented rule is broken; it names each field and rule.
 
-    Example:
+    Examples:
         >>> job = CreateJob(product_name="Lamp", product_image_url="https://shop.example/lamp.jpg", segment_count=2)
         >>> job.body()["segment_count"]
         2

@@ -149,7 +149,7 @@ def next_poll(
 ) -> float:
     """Seconds until the next look: the interval with up to 10 % of jitter, never far beyond the deadline.
 
-    Example:
+    Examples:
         >>> next_poll(interval=10.0, now=100.0, deadline=103.0, draw=lambda: 0.5)
         3.0
     """

@@ -28,7 +28,7 @@ class RetryPolicy:
         retry_after_cap: Seconds; a longer `Retry-After` is not waited for here but raised, with the value on the error.
         total: Seconds for all attempts and waits of one call together.
 
-    Example:
+    Examples:
         >>> RetryPolicy(attempts=1)  # never repeat
         RetryPolicy(attempts=1, base=0.5, cap=8.0, retry_after_cap=60.0, total=180.0)
     """
@@ -83,7 +83,7 @@ def ambiguous(error: UGenError) -> bool:
 class CoolDown:
     """One pause after a 429, shared by everything that one client sends.
 
-    Example:
+    Examples:
         >>> pause = CoolDown()
         >>> pause.start(now=100.0, seconds=5.0)
         >>> pause.remaining(now=102.0)

@@ -150,7 +150,7 @@ def check(
     Returns:
         What is wrong, in the order of the table; empty if nothing is.
 
-    Example:
+    Examples:
         >>> [str(v) for v in check({"product_name": "Lamp", "product_image_url": "ftp://x", "segment_count": 11})]
         ["product_image_url: must be an http(s) URL, got 'ftp://x'", 'segment_count: must be at most 10, got 11']
     """
@@ -191,7 +191,7 @@ def coerce(fields: Mapping[str, Any]) -> dict[str, Any]:
     Templates and spreadsheets know only text: `"3"` becomes 3, `"true"` becomes True, JSON becomes a list or object,
     and an optional field that came out empty counts as not set.
 
-    Example:
+    Examples:
         >>> coerce({"segment_count": "3", "music_enabled": "no", "cta_text": ""})
         {'segment_count': 3, 'music_enabled': False}
     """
@@ -239,7 +239,7 @@ def _from_text(kind: Kind, text: str) -> Any:
 def check_stage(value: str, *, name: str = "restart_from_stage") -> list[Violation]:
     """Check the name of a stage.
 
-    Example:
+    Examples:
         >>> check_stage("generation")
         []
     """
@@ -251,7 +251,7 @@ def check_stage(value: str, *, name: str = "restart_from_stage") -> list[Violati
 def warnings(fields: Mapping[str, Any]) -> list[str]:
     """What the service will silently ignore or change in a request that breaks no rule.
 
-    Example:
+    Examples:
         >>> warnings({"custom_script": "Look!", "cta_text": "Buy"})
         ['custom_script is set, so cta_text is ignored by the service']
     """
@@ -275,7 +275,7 @@ def warnings(fields: Mapping[str, Any]) -> list[str]:
 def is_http_url(value: str) -> bool:
     """Whether this is an absolute http or https URL with a host.
 
-    Example:
+    Examples:
         >>> is_http_url("https://shop.example/lamp.jpg"), is_http_url("/lamp.jpg")
         (True, False)
     """

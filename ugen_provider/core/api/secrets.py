@@ -10,7 +10,7 @@ from typing import Any, Self
 class Secret:
     """A value that is never shown: not by `str`, `repr`, a traceback, `vars` or pickle.
 
-    Example:
+    Examples:
         >>> Secret("ugen_sk_local")
         Secret(**********)
     """

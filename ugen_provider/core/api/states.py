@@ -35,7 +35,7 @@ _STATES: Mapping[str, JobState] = {
 def state_of(status: str) -> JobState:
     """What a status means; an unknown one is active, since ending it here could lose a paid result.
 
-    Example:
+    Examples:
         >>> state_of("canceled"), state_of("awaiting_review")
         (<JobState.CANCELLED: 'cancelled'>, <JobState.ACTIVE: 'active'>)
     """

@@ -78,7 +78,7 @@ class Budget:
     def day(self, now: float) -> str:
         """The day that a time belongs to.
 
-        Example:
+        Examples:
             >>> Budget(credits=1, timezone="Asia/Tokyo").day(1_700_000_000.0)
             '2023-11-15'
         """

@@ -87,7 +87,7 @@ def check_feed(
         FeedError: The feed cannot be opened, or not read to its end.
         InvalidRequestError: `job_defaults` break a rule by themselves.
 
-    Example:
+    Examples:
         >>> with check_feed("feed.xml", job_defaults={"segment_count": 2}) as check:
         ...     for row in check.rows:
         ...         print(row)

@@ -97,7 +97,7 @@ def filesystem_of(path: Path, *, mounts: str | None = None) -> str:
         path: An existing folder.
         mounts: What `/proc/mounts` says.
 
-    Example:
+    Examples:
         >>> filesystem_of(Path("/data/x"), mounts="a / ext4 rw\nb /data nfs4 rw")
         'nfs4'
     """
@@ -185,7 +185,7 @@ class Writer:
 def shown(url: sa.URL) -> str:
     """A database's address without password and options, which may hold one.
 
-    Example:
+    Examples:
         >>> shown(make_url("postgresql://me:secret@db/shop?password=secret"))
         'postgresql://me:***@db/shop'
     """

@@ -85,7 +85,7 @@ class Ledger:
     Raises:
         ConfigError: It cannot be opened, a newer version wrote it, or it would not be safe where it is.
 
-    Example:
+    Examples:
         >>> with Ledger("shop.db") as ledger:
         ...     for entry in ledger.entries("shop"):
         ...         print(entry.product_id, entry.state, entry.video)

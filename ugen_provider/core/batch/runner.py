@@ -338,7 +338,7 @@ def run_feed(
         RunRefusedError: Going on would surely not be meant; nothing was bought.
         UGenError: The run cannot go on; what runs is left.
 
-    Example:
+    Examples:
         >>> spec = FeedRun("feed.xml", catalogue="shop", run_id="2026-11-24",
         ...                job_defaults={"segment_count": 2}, budget=Budget(credits=5000))
         >>> with Ledger("shop.db") as ledger:

@@ -48,7 +48,7 @@ def write_shop_feed(
         ConfigError: The catalogue is not there, or only one of `stored_at` and `public_at` is given.
         OSError: The file cannot be written.
 
-    Example:
+    Examples:
         >>> write_shop_feed(ledger, "shop", "videos.xml", stored_at="s3://videos/", public_at="https://cdn.example/")
         5
     """
@@ -77,7 +77,7 @@ def write_shop_feed(
 def public_link(video: str, *, stored_at: str | None, public_at: str | None) -> str:
     """The address of a video on the web, where its place in storage has one.
 
-    Example:
+    Examples:
         >>> public_link("s3://videos/a b/1.mp4", stored_at="s3://videos", public_at="https://cdn.example/v")
         'https://cdn.example/v/a%20b/1.mp4'
     """

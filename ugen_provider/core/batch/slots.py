@@ -12,7 +12,7 @@ class Slots:
     Args:
         most: What the user allows.
 
-    Example:
+    Examples:
         >>> slots = Slots(100)
         >>> slots.limited(in_flight=3, now=0.0, pause=30.0)
         >>> slots.free(in_flight=2, now=10.0), slots.free(in_flight=2, now=31.0)

@@ -61,7 +61,7 @@ def canonical(name: str, *, kind: Kind = "google", prefixes: tuple[str, ...] = (
     A prefixed name beats a plain one, since RSS and Atom have a `title` and a `link` of their own, and a name of
     Google's own beats an alias.
 
-    Example:
+    Examples:
         >>> canonical("g:Image Link"), canonical("title"), canonical("product name")
         (('image_link', 0), ('title', 1), ('title', 2))
     """
@@ -85,7 +85,7 @@ def kind_of(header: Collection[str], *, commented: bool = False) -> Kind:
         header: Column names as they stand in the feed.
         commented: Whether `#` lines came before the header.
 
-    Example:
+    Examples:
         >>> kind_of(["Handle", "Title", "Body (HTML)"]), kind_of(["id", "title", "is_eligible_search"])
         ('shopify', 'openai')
     """
@@ -108,7 +108,7 @@ class Columns:
         kind: Whose rules the feed follows.
         prefixes: Namespace prefixes that mean Google's attributes.
 
-    Example:
+    Examples:
         >>> Columns().names(("g:id", "title", "g:title"))
         ('id', 'title[2]', 'title')
     """

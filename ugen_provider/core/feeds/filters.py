@@ -76,7 +76,7 @@ def parse_filter(rule: str, *, kind: Kind = "google") -> Filter:
     Raises:
         MappingError: It is none, or more than one.
 
-    Example:
+    Examples:
         >>> parse_filter("Price >= 20 EUR")
         Filter(column='price', operator='>=', value='20 EUR')
     """
@@ -96,7 +96,7 @@ def parse_filter(rule: str, *, kind: Kind = "google") -> Filter:
 def number_in(text: str) -> float | None:
     """The first number in a text, with a point or a comma before its decimals.
 
-    Example:
+    Examples:
         >>> number_in("1,299.00 USD"), number_in("EUR 12,50"), number_in("free")
         (1299.0, 12.5, None)
     """

@@ -26,7 +26,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 def is_json_lines(head: str) -> bool:
     r"""Whether a feed that begins with `{` has one object a line, rather than a list inside one document.
 
-    Example:
+    Examples:
         >>> is_json_lines('{"id": 1}\\n{"id": 2}'), is_json_lines('{"products": [{"id": 1}]}')
         (True, False)
     """

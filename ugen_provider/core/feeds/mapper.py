@@ -67,7 +67,7 @@ class Mapper:
     Attributes:
         unseen: Columns that the user's mapping names and that no product had so far.
 
-    Example:
+    Examples:
         >>> lamp = Product("1", {"title": "Lamp", "image_link": "https://shop.example/lamp.jpg"}, 7, 1)
         >>> Mapper(FeedMapping.default(), job_defaults={"segment_count": 2})(lamp)["product_name"]
         'Lamp'
@@ -217,7 +217,7 @@ def _any_address(address: str) -> bool:
 def plain_text(text: str) -> str:
     """Text without HTML, on one line.
 
-    Example:
+    Examples:
         >>> plain_text("<p>Tea &amp; coffee.</p><style>p {}</style>")
         'Tea & coffee.'
     """

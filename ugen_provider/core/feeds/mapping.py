@@ -114,7 +114,7 @@ class FeedMapping:
         Raises:
             MappingError: It names what does not exist; it says where.
 
-        Example:
+        Examples:
             >>> FeedMapping.from_dict({"columns": {"product_name": "seo title"}}).columns["product_name"]
             ('seo_title',)
         """
@@ -199,7 +199,7 @@ def template_parts(name: str, text: Any, *, kind: Kind = "google") -> tuple[tupl
     Raises:
         MappingError: It is no template, or does more than name columns.
 
-    Example:
+    Examples:
         >>> template_parts("cta_text", "Get {Brand Name} now")
         (('Get ', 'brand_name'), (' now', None))
     """

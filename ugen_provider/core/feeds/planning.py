@@ -82,7 +82,7 @@ def plan_feed(
         InvalidRequestError: `job_defaults` break a rule by themselves, so that every product would. Raised at once.
         FeedError: The feed cannot be opened, or not read to its end.
 
-    Example:
+    Examples:
         >>> for row in plan_feed("examples/feed.xml", job_defaults={"segment_count": 2}):
         ...     print(row)
     """

@@ -25,7 +25,7 @@ class RejectedRow:
         excerpt: The beginning of the value at fault.
         rows: Rows of the feed that it stands for.
 
-    Example:
+    Examples:
         >>> str(RejectedRow(line=57, item=4, product_id="LL-1004", column="image_link", rule="is required"))
         'line 57, item 4, product LL-1004: image_link is required'
     """
@@ -145,7 +145,7 @@ class Product(NamedTuple):
 def place(line: int | None, item: int) -> str:
     """Where an item stands, for a person.
 
-    Example:
+    Examples:
         >>> place(57, 4), place(None, 4)
         ('line 57, item 4', 'item 4')
     """
@@ -159,7 +159,7 @@ def excerpt(value: object, *, most: int = 80) -> str:
         value: Anything.
         most: Characters at most.
 
-    Example:
+    Examples:
         >>> excerpt(" a  b ", most=3), excerpt("abcdef", most=4)
         ('a b', 'abc…')
     """

@@ -49,7 +49,7 @@ def read_feed(
     Raises:
         FeedError: The feed cannot be opened, or not read to its end; it says where.
 
-    Example:
+    Examples:
         >>> for row in read_feed("examples/feed.xml"):
         ...     print(row.id, row.title)
     """

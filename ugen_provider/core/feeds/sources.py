@@ -47,7 +47,7 @@ class OpenSource:
 def source_name(source: FeedSource) -> str:
     """What to call a source in messages.
 
-    Example:
+    Examples:
         >>> source_name("https://user:pw@shop.example/feed.xml?token=1")
         'https://shop.example/feed.xml'
     """

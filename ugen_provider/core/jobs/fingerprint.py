@@ -80,7 +80,7 @@ def fingerprint(body: Mapping[str, Any], *, scheme: int = CURRENT_SCHEME, image_
     Raises:
         ValueError: This version does not know the scheme.
 
-    Example:
+    Examples:
         >>> one = {"product_name": "Lamp", "product_image_url": "https://s.example/l.jpg?sig=a", "segment_count": 1}
         >>> two = {**one, "product_image_url": "https://s.example/l.jpg?sig=b", "aspect_ratio": "9:16"}
         >>> fingerprint(one) == fingerprint(two)

@@ -96,7 +96,7 @@ class Approval:
 def mismatch(approval: Approval, look: Look) -> str | None:
     """Why an approval does not cover a look; None where it does.
 
-    Example:
+    Examples:
         >>> look = Look("j1", "k1", "aa", "https://u.example/k1.png")
         >>> mismatch(Approval("j1", "k1", "bb"), look)
         'the picture was made again after it was approved'

@@ -172,7 +172,7 @@ class FileIntentStore:
     Args:
         folder: Made where it is missing. It holds request bodies, with their picture addresses, and no key.
 
-    Example:
+    Examples:
         >>> store = FileIntentStore(tmp_path / "intents")
         >>> store.read("nothing yet") is None
         True

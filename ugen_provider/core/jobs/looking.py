@@ -72,7 +72,7 @@ class Audience(Protocol):
 class Budget:
     """Requests that may still be sent. Savings are kept for two rounds, so that a change of means is never dear.
 
-    Example:
+    Examples:
         >>> budget = Budget()
         >>> budget.fill(jobs=100)
         >>> budget.left

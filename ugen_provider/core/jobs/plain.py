@@ -60,7 +60,7 @@ def buy(
         JobTimeoutError: The time is up; the job was left, and calling again attaches to it.
         InsufficientCreditsError: The account has too few credits.
 
-    Example:
+    Examples:
         >>> lamp = CreateJob(product_name="Lamp", product_image_url="https://shop.example/l.jpg", segment_count=1)
         >>> bought = buy(client, lamp, name="lamp, spring", store=tmp_path)
         >>> buy(client, lamp, name="lamp, spring", store=tmp_path).how.value
@@ -89,7 +89,7 @@ async def buy_async(
 ) -> Purchase:
     """`buy`, awaited; arguments, costs and errors are the same.
 
-    Example:
+    Examples:
         >>> bought = await buy_async(async_client, lamp, name="lamp, autumn", store=tmp_path)
     """
     policy = _policy(client.config, on_earlier_failure, on_paused, regenerate, max_credits)

@@ -39,7 +39,7 @@ class Scope:
             fingerprint: Of the request; counts for products alone.
             regenerate: Where no store counts generations, the value by which another one was asked for.
 
-        Example:
+        Examples:
             >>> named_scope("lamp").key(0, fingerprint="") == named_scope("lamp").key(0, fingerprint="other")
             True
         """
@@ -56,7 +56,7 @@ def task_scope(
 ) -> Scope:
     """An Airflow task instance. `scope_key` stands in for the map index, where rows may change places.
 
-    Example:
+    Examples:
         >>> str(task_scope(dag_id="d", run_id="r", task_id="t"))
         '["","task","d","r","t","-1"]'
     """

@@ -35,7 +35,7 @@ class SlotQueue:
     Args:
         clock: The clock to live by.
 
-    Example:
+    Examples:
         >>> queue = SlotQueue()
         >>> queue.freed()  # a job ended; nobody waits
         >>> queue.waiting

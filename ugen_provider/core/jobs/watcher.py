@@ -87,7 +87,7 @@ class JobWatcher:
         read_config: Reads the settings again when the key is refused, so that a key can be rotated under the waiters.
         clock: The clock to live by; default the client's.
 
-    Example:
+    Examples:
         >>> watcher = JobWatcher(client)
         >>> outcome = await watcher.wait(job.job_id)
         >>> outcome.job.status

@@ -78,7 +78,7 @@ def verify(
         TimestampToleranceError: It is too old, or from the future.
         SignatureMismatchError: No signature matches any of the secrets.
 
-    Example:
+    Examples:
         >>> body = b'{"event": "job.completed", "job_id": "j1", "status": "completed"}'
         >>> headers = sign(body, "s3cret", timestamp=1_700_000_000)
         >>> verify(body, headers, "s3cret", now=lambda: 1_700_000_010).job_id

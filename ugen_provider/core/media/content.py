@@ -42,7 +42,7 @@ class Probe:
 def media_type_of(head: bytes) -> str | None:
     """The type of a file by its first 16 bytes, None if it is none that is taken.
 
-    Example:
+    Examples:
         >>> media_type_of(b"<!doctype html>"), media_type_of(bytes.fromhex("89504e470d0a1a0a0000000d49484452"))
         (None, 'image/png')
     """
@@ -65,7 +65,7 @@ def promised_family(content_type: str | None) -> Family | None:
     Raises:
         ValueError: It promises something that is neither a video nor a picture, such as a web page.
 
-    Example:
+    Examples:
         >>> promised_family("video/mp4; charset=binary"), promised_family("application/octet-stream")
         ('video', None)
     """

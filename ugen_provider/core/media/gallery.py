@@ -31,7 +31,7 @@ def write_gallery(folder: str | os.PathLike[str], *, title: str = "U-Gen videos"
     Raises:
         OSError: The folder cannot be read or written.
 
-    Example:
+    Examples:
         >>> write_gallery("results")
         PosixPath('results/index.html')
     """

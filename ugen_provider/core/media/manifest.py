@@ -124,7 +124,7 @@ def read_manifest(content: bytes | str | None) -> Manifest | None:
 def without_query(url: str) -> str:
     """A link without query, fragment and credentials, which may be worth money.
 
-    Example:
+    Examples:
         >>> without_query("https://u:p@storage.u-gen.ai/videos/a.mp4?token=secret")
         'https://storage.u-gen.ai/videos/a.mp4'
     """
@@ -149,7 +149,7 @@ def links_without_query(value: Any) -> Any:
 def file_name(kind: OutputKind, index: int | None, media_type: str) -> str:
     """The name of an output's file.
 
-    Example:
+    Examples:
         >>> file_name("segment", 0, "video/mp4"), file_name("final", None, "video/mp4")
         ('segment-0.mp4', 'final.mp4')
     """

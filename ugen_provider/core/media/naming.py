@@ -22,7 +22,7 @@ _MOST_LETTERS = 100
 def safe_name(value: str) -> str:
     """One path segment that every storage takes, and that differs where the values differ.
 
-    Example:
+    Examples:
         >>> safe_name("LL-1001"), safe_name("../etc")
         ('LL-1001', 'etc-6d0e4fbd')
     """
@@ -56,7 +56,7 @@ def check_template(template: str) -> None:
 def folder_for(template: str, *, job_id: str, product_id: str | None) -> str:
     """The folder of one job's files, relative to the destination, ending in `/` unless it is empty.
 
-    Example:
+    Examples:
         >>> folder_for(DEFAULT_TEMPLATE, job_id="j1", product_id=None)
         'j1/'
     """

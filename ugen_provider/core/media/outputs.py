@@ -147,7 +147,7 @@ def download_outputs(
         ConfigError: The destination or the template cannot be used; nothing was fetched.
         DownloadError: Something could not be stored. The rest was, and the manifest names what is missing.
 
-    Example:
+    Examples:
         >>> manifest = download_outputs(job, "s3://videos/", refresh=lambda: client.jobs.get(job.job_id))
         >>> manifest.uri("final")
         's3://videos/550e8400-e29b-41d4-a716-446655440000/final.mp4'

@@ -57,8 +57,9 @@ def get_provider_info() -> dict[str, Any]:
                     "spending": _field(
                         "Spending",
                         "string",
-                        "allow; attach_only waits for what exists and buys nothing; off does nothing.",
-                        enum=["allow", "attach_only", "off", None],
+                        "allow buys; attach_only waits for what exists and buys nothing; off does nothing.",
+                        enum=["allow", "attach_only", "off"],
+                        default="allow",
                     ),
                     "webhook_secret": _field(
                         "Webhook secret",

@@ -24,6 +24,7 @@ from ugen_provider.operators.media import (
     UGenSuggestFieldsOperator,
     UGenUploadImageOperator,
 )
+from ugen_provider.operators.orphans import UGenFindOrphansOperator
 from ugen_provider.sensors.jobs import UGenJobSensor
 from ugen_provider.version_compat import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
@@ -114,12 +115,46 @@ class TestPauseResumeCancel:
 
     @pytest.mark.parametrize("job_id", ["", None, "None", {"job_id": ""}])
     def test_a_template_that_renders_to_nothing_is_named(self, attempts: Any, job_id: Any) -> None:
+        task = UGenCancelJobOperator(task_id="stop", job_id="{{ job }}")
+        task.job_id = job_id
         with pytest.raises(UGenFailure, match="job_id: there is none"):
-            run(UGenCancelJobOperator(task_id="stop", job_id=job_id), attempts.next())
+            run(task, attempts.next())
 
     def test_a_job_that_does_not_exist_is_not_retried(self, attempts: Any) -> None:
-        with pytest.raises(UGenFailure, match="404"):
-            run(UGenCancelJobOperator(task_id="stop", job_id="11111111-1111-1111-1111-111111111111"), attempts.next())
+        nobodys = "11111111-1111-1111-1111-111111111111"
+        said = f"job {nobodys} is unknown to the account of connection 'ugen_default' .*404"
+        with pytest.raises(UGenFailure, match=said):
+            run(UGenCancelJobOperator(task_id="stop", job_id=nobodys), attempts.next())
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda: UGenCancelJobOperator(task_id="t", job_id=""), "job_id: must be named"),
+            (lambda: UGenRetryJobOperator(task_id="t", job_id=None), "job_id: must be named"),
+            (lambda: UGenJobSensor(task_id="t", job_id=""), "job_id: must be named"),
+            (
+                lambda: UGenPauseJobOperator(task_id="t", job_id="x", deferrable="no"),
+                "deferrable: must be True or False",
+            ),
+            (lambda: UGenResumeJobOperator(task_id="t"), "job_id: name the job"),
+            (lambda: UGenResumeJobOperator(task_id="t", approval="yes"), "approval: must be what"),
+            (lambda: UGenResumeJobOperator(task_id="t", approval={"job_id": "x"}), "approval: "),
+            (lambda: UGenUploadImageOperator(task_id="t", image=""), "image: must be named"),
+            (
+                lambda: UGenDownloadOutputsOperator(task_id="t", job_id="x", output_path=""),
+                "output_path: must be named",
+            ),
+            (lambda: UGenDownloadOutputsOperator(task_id="t", job_id="x", output_path="o", include=()), "include: "),
+            (lambda: UGenFindOrphansOperator(task_id="t", airflow_conn_id=""), "airflow_conn_id: must be named"),
+            (
+                lambda: UGenFindOrphansOperator(task_id="t", airflow_conn_id="a", min_age="x"),
+                "min_age: must be a number",
+            ),
+        ],
+    )
+    def test_what_can_be_known_is_refused_when_the_dag_is_parsed(self, make: Any, said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            make()
 
 
 class TestSensor:

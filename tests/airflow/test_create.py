@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ugen_provider.core.api.errors import (
     JobFailedError,
     JobTimeoutError,
     RateLimitError,
+    TransportError,
 )
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.jobs import UGenCreateJobOperator
@@ -431,6 +433,18 @@ class TestBadInput:
             ({"job": {"idempotency_key": "x"}}, "idempotency_key is derived"),
             ({"job": {"colour": "red"}}, "colour: is not a field"),
             ({"product_image": "lamp.png"}, "give one of the two"),
+            ({"poll_interval": timedelta(seconds=5)}, "poll_interval: must be a number of seconds"),
+            ({"max_stage_retries": -1}, "max_stage_retries: must be at least 0"),
+            ({"max_credits": "plenty"}, "max_credits: must be a whole number, got 'plenty'"),
+            ({"max_credits": 1.5}, "max_credits: must be a whole number"),
+            ({"max_credits": 0}, "max_credits: must be at least 1"),
+            ({"min_score": 80}, "min_score: must be at most 1, got 80"),
+            ({"min_score": float("nan")}, "min_score: must be a number"),
+            ({"output_path": ""}, "output_path: must be named"),
+            ({"scope_key": " "}, "scope_key: must be named"),
+            ({"ugen_conn_id": ""}, "ugen_conn_id: must be named"),
+            ({"deferrable": "no"}, "deferrable: must be True or False, got 'no'"),
+            ({"cancel_on_kill": 0}, "cancel_on_kill: must be True or False"),
         ],
     )
     def test_what_can_be_known_is_refused_when_the_dag_is_parsed(self, wrong: dict[str, Any], said: str) -> None:
@@ -446,6 +460,36 @@ class TestBadInput:
             run(task, attempts.next())
         assert ugen_emulator.emulator.journal.count == 0
 
+    @pytest.mark.parametrize(
+        ("name", "rendered", "said"),
+        [
+            ("product_name", "None", "product_name: its template rendered to nothing"),
+            ("scope_key", "None", "scope_key: its template rendered to nothing"),
+            ("output_path", "", "output_path: its template rendered to nothing"),
+            ("ugen_conn_id", "", "ugen_conn_id: its template rendered to nothing"),
+            ("max_credits", "", "max_credits: its template rendered to nothing"),
+            ("max_credits", "-3", "max_credits: must be at least 1, got '-3'"),
+            ("min_score", "80", "min_score: must be at most 1, got '80'"),
+            ("min_score", "good", "min_score: must be a number, got 'good'"),
+        ],
+    )
+    def test_what_a_template_rendered_to_is_judged_before_anything_is_bought(
+        self, attempts: Any, ugen_emulator: Any, name: str, rendered: str, said: str
+    ) -> None:
+        task = operator(**{name: "{{ given }}"})
+        task.render_template_fields({"given": rendered})
+        with pytest.raises(UGenFailure, match=said):
+            run(task, attempts.next())
+        assert ugen_emulator.emulator.journal.count == 0
+
+    @pytest.mark.parametrize("row", [{"product_name": ""}, {"segment_count": 0}, {"min_score": 80}])
+    def test_a_mapped_row_that_cannot_be_used_fails_without_a_retry(self, attempts: Any, row: dict[str, Any]) -> None:
+        from airflow.sdk.execution_time.context import set_current_context
+
+        context: Any = attempts.next()
+        with set_current_context(context), pytest.raises(UGenFailure, match=next(iter(row))):
+            operator(**row)  # Airflow makes a mapped instance in the worker
+
     def test_rendered_text_becomes_what_the_field_holds(self, attempts: Any) -> None:
         task = operator(segment_count="{{ n }}", music_enabled="{{ m }}")
         task.render_template_fields({"n": 1, "m": "no"})
@@ -457,7 +501,10 @@ class TestBadInput:
             ({"password": ""}, "connection 'ugen_default' has no API key"),
             ({"base_url": "ftp://x"}, "connection 'ugen_default': base_url"),
             ({"spending": "maybe"}, "connection 'ugen_default': spending"),
-            ({"password": "wrong"}, "401"),
+            (
+                {"password": "ugen_sk_wrong"},
+                "refused the API key .401: .*into the password of connection 'ugen_default'",
+            ),
         ],
     )
     def test_a_broken_connection_is_named_and_not_retried(
@@ -467,7 +514,28 @@ class TestBadInput:
         with pytest.raises(UGenFailure, match=said) as failure:
             run(operator(), attempts.next())
         assert failure.value.__cause__ is None
-        assert "wrong" not in str(failure.value)
+        assert "ugen_sk_wrong" not in str(failure.value)
+
+    def test_an_address_that_is_not_the_services_names_its_field(
+        self, attempts: Any, connection: Any, ugen_emulator: Any
+    ) -> None:
+        connection(base_url=ugen_emulator.url + "/api")
+        with pytest.raises(UGenFailure, match=r"404.*check base_url of connection 'ugen_default'"):
+            run(operator(), attempts.next())
+
+    def test_no_network_is_retried_and_names_what_to_look_at(self, attempts: Any, connection: Any) -> None:
+        connection(base_url="http://127.0.0.1:9/api/v1")
+        with pytest.raises(TransportError) as failure:
+            run(operator(), attempts.next())
+        assert "base_url of connection 'ugen_default'" in failure.value.__notes__[0]
+
+    def test_the_password_of_a_connection_for_something_else_is_not_sent(
+        self, attempts: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shop = {"conn_type": "http", "host": "http://127.0.0.1:9", "password": "of the shop"}
+        monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps(shop))
+        with pytest.raises(UGenFailure, match="connection 'shop' is of type 'http'"):
+            run(operator(ugen_conn_id="shop"), attempts.next())
 
     def test_a_missing_connection_is_named(self, attempts: Any) -> None:
         with pytest.raises(UGenFailure, match="connection 'nowhere' is not defined"):

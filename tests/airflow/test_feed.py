@@ -82,6 +82,12 @@ def test_a_budget_stops_it(make: Any, attempts: Any, ugen_emulator: Any, moving_
         ({"job_defaults": {"segment_count": 0}}, InvalidRequestError, "segment_count"),
         ({"in_flight": MOST_JOBS + 1}, ConfigError, "in_flight: at most"),
         ({"on_earlier_failure": "hope"}, ConfigError, "on_earlier_failure"),
+        ({"budget": "plenty"}, ConfigError, "budget: must be a whole number"),
+        ({"budget": -1}, ConfigError, "budget: must be at least 0"),
+        ({"max_changed": 20}, ConfigError, "max_changed: must be at most 1"),
+        ({"min_score": 80}, ConfigError, "min_score: must be at most 1"),
+        ({"job_defaults": "segment_count=1"}, ConfigError, "job_defaults: must be a dict"),
+        ({"output_path": ""}, ConfigError, "output_path: must be named"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_dag_is_parsed(
@@ -89,6 +95,17 @@ def test_wrong_arguments_are_refused_when_the_dag_is_parsed(
 ) -> None:
     with pytest.raises(error, match=said):
         make(**wrong)
+
+
+@pytest.mark.parametrize("rendered", ["", "None", None, "plenty"])
+def test_a_budget_whose_template_rendered_to_nothing_is_no_unlimited_one(
+    make: Any, attempts: Any, ugen_emulator: Any, rendered: Any
+) -> None:
+    task = make(budget="{{ budget }}")
+    task.budget = rendered
+    with pytest.raises(UGenFailure, match="budget: "):
+        task.execute(attempts.next())
+    assert ugen_emulator.emulator.journal.find_purchases() == []
 
 
 def test_a_missing_ledger_is_named(make: Any, attempts: Any) -> None:

@@ -119,6 +119,11 @@ class TestProviderInfo:
         expected = "allow_insecure base_url namespace retries spending timeout video_model webhook_secret"
         assert sorted(described["conn-fields"]) == expected.split()
 
+    def test_a_new_connection_shows_what_counts_where_nothing_is_chosen(self) -> None:
+        (described,) = get_provider_info()["connection-types"]
+        choice = described["conn-fields"]["spending"]["schema"]
+        assert (choice["default"], choice["enum"]) == ("allow", ["allow", "attach_only", "off"])
+
     def test_it_imports_no_airflow(self) -> None:
         code = (
             "import sys, ugen_provider.get_provider_info as i; i.get_provider_info(); print('airflow' in sys.modules)"

@@ -56,7 +56,7 @@ class UGenJobDecoratedOperator(DecoratedOperator, UGenCreateJobOperator):
         known: dict[str, Any] = {**context, **self.op_kwargs}
         kwargs = determine_kwargs(self.python_callable, self.op_args, known)
         fields = self.python_callable(*self.op_args, **kwargs)
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             if not isinstance(fields, Mapping):
                 raise ConfigError(
                     f"{self.task_id}: the function must return the job's fields as a dict, got {type(fields).__name__}"

@@ -11,6 +11,7 @@ from ugen_provider.core.api.config import ClientConfig, resolve
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.api.secrets import Secret
 
+_TYPES = frozenset({"ugen", "generic"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off", ""})
 
@@ -19,6 +20,7 @@ class ConnectionLike(Protocol):
     """The fields of Airflow's `Connection` that count."""
 
     conn_id: str
+    conn_type: str | None
     host: str | None
     port: int | None
     schema: str | None
@@ -56,6 +58,8 @@ def read_connection(connection: ConnectionLike, *, extra: Mapping[str, Any]) -> 
         ConfigError: A field is missing or wrong; the message names the connection and the field.
     """
     where = f"connection {connection.conn_id!r}"
+    if connection.conn_type and connection.conn_type not in _TYPES:
+        raise ConfigError(f"{where} is of type {connection.conn_type!r}: U-Gen needs one of the type 'ugen'")
     key = (connection.password or "").strip()
     if not key:
         raise ConfigError(f"{where} has no API key: set it as the connection's password")

@@ -134,12 +134,12 @@ class UGenHook(BaseHook):
 
 
 def explain(error: UGenError, *, conn_id: str) -> str:
-    """What a person can do about an error of the connection test."""
+    """What a person can do about an error that its connection may be the reason of."""
     match error:
         case AuthenticationError() | PermissionDeniedError():
             return (
-                f"U-Gen refused the API key ({error.status}): put a valid key into the password of connection "
-                f"{conn_id!r}; keys are made in the U-Gen dashboard"
+                f"U-Gen refused the API key ({error.status}: {error.message}): put a valid key into the password of "
+                f"connection {conn_id!r}; keys are made in the U-Gen dashboard"
             )
         case NotFoundError() | ResponseError():
             return (

@@ -17,7 +17,12 @@ from ugen_provider.operators.base import (
     DEFAULT_TIMEOUT,
     UGenJobOperator,
     backstop,
+    is_nothing,
     is_pending,
+    refusing,
+    require_flags,
+    require_interval,
+    require_named,
     require_positive,
     seconds,
 )
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.effects import Flow
     from ugen_provider.core.api.models import Job
     from ugen_provider.core.api.polling import Goal
+    from ugen_provider.core.jobs.gate import Approval
     from ugen_provider.core.jobs.intent import IntentStore
     from ugen_provider.core.jobs.repeating import Acted
 
@@ -72,8 +78,15 @@ class UGenExistingJobOperator(UGenJobOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.timeout = timeout
-        require_positive("poll_interval", poll_interval, or_none=False)
-        require_positive("timeout", timeout)
+        with refusing():
+            require_flags(wait_for_completion=wait_for_completion, deferrable=deferrable, cancel_on_kill=cancel_on_kill)
+            require_interval("poll_interval", poll_interval)
+            require_positive("timeout", timeout)
+            self._check_job()
+
+    def _check_job(self) -> None:
+        """Refuse an operator that names no job."""
+        require_named("job_id", self.job_id)
 
     def _act(self, client: UGenClient, job_id: str, *, store: IntentStore, scope: str) -> Flow[Acted]:
         """What this operator does to the job, safe to ask for again."""
@@ -87,7 +100,7 @@ class UGenExistingJobOperator(UGenJobOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Act, and wait."""
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             job_id = plain_job_id(self.job_id)
             store = store_of(context)
             with self.hook.get_conn() as client:
@@ -104,7 +117,7 @@ class UGenExistingJobOperator(UGenJobOperator):
         from ugen_provider.core.api.polling import judge, timed_out
         from ugen_provider.core.jobs.repeating import Acted
 
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
             job_id, deadline = event["job_id"], event["carry"]["deadline"]
             job = client.jobs.get(job_id)
             if judge(job, goal=self._goal()) is not None:
@@ -194,7 +207,8 @@ class UGenRetryJobOperator(UGenExistingJobOperator):
     def __init__(self, *, restart_from_stage: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.restart_from_stage = restart_from_stage
-        self._check_stage()
+        with refusing():
+            self._check_stage()
 
     def _check_stage(self) -> None:
         stage = self.restart_from_stage
@@ -263,10 +277,16 @@ class UGenResumeJobOperator(UGenExistingJobOperator):
     template_fields: Collection[str] = ("ugen_conn_id", "job_id", "approval")
 
     def __init__(self, *, job_id: Any = None, approval: Any = None, **kwargs: Any) -> None:
-        super().__init__(job_id=job_id, **kwargs)
         self.approval = approval
-        if job_id is None and approval is None:
+        super().__init__(job_id=job_id, **kwargs)
+
+    def _check_job(self) -> None:
+        if self.job_id is None and self.approval is None:
             raise ConfigError("job_id: name the job, or hand over an approval")
+        if self.job_id is not None:
+            super()._check_job()
+        if self.approval is not None and not is_pending(self.approval):
+            _read_approval(self.approval)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Resume, and wait."""
@@ -275,17 +295,12 @@ class UGenResumeJobOperator(UGenExistingJobOperator):
         return super().execute(context)
 
     def _act(self, client: UGenClient, job_id: str, *, store: IntentStore, scope: str) -> Flow[Acted]:  # noqa: ARG002
-        from ugen_provider.core.jobs.gate import Approval, pass_gate
+        from ugen_provider.core.jobs.gate import pass_gate
         from ugen_provider.core.jobs.repeating import Acted, resume_once
 
         if self.approval is None:
             return (yield from resume_once(client.caller, job_id, scope=scope, spending=client.config.spending))
-        if not isinstance(self.approval, Mapping):
-            raise ConfigError("approval: must be what UGenKeyframeApprovalOperator returned")
-        try:
-            approval = Approval.from_dict(self.approval)
-        except ValueError as error:
-            raise ConfigError(f"approval: {error}") from None
+        approval = _read_approval(self.approval)
         passed = yield from pass_gate(client.caller, approval, spending=client.config.spending)
         return Acted(passed.job, "already" if passed.how == "already" else "done", passed.stale)
 
@@ -306,7 +321,7 @@ class UGenCancelJobOperator(UGenExistingJobOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Say that it is to be cancelled, cancel, and wait."""
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             tell(context, Closing(plain_job_id(self.job_id), "operator", time.time()))
         result = super().execute(context)
         if result["status"] != "cancelled":
@@ -325,6 +340,17 @@ class UGenCancelJobOperator(UGenExistingJobOperator):
         return Acted(job, "done" if done.confirmed else "already")
 
 
+def _read_approval(given: object) -> Approval:
+    from ugen_provider.core.jobs.gate import Approval
+
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"approval: must be what UGenKeyframeApprovalOperator returned, got {given!r}")
+    try:
+        return Approval.from_dict(given)
+    except ValueError as error:
+        raise ConfigError(f"approval: {error}") from None
+
+
 def plain_job_id(value: object) -> str:
     """The id of a job as a task was given it: itself, or inside what another task returned.
 
@@ -332,7 +358,7 @@ def plain_job_id(value: object) -> str:
         ConfigError: There is none, as where a template rendered to nothing.
     """
     found = value.get("job_id") if isinstance(value, Mapping) else value
-    if not isinstance(found, str) or not found.strip() or found.strip() == "None":
+    if not isinstance(found, str) or is_nothing(found):
         raise ConfigError("job_id: there is none; its template rendered to nothing")
     return found.strip()
 

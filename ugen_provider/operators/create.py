@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ugen_provider.core.api.errors import JobTimeoutError, PurchaseError
-from ugen_provider.operators.base import backstop, seconds
+from ugen_provider.operators.base import backstop, seconds, to_number
 from ugen_provider.operators.closing import learn
 from ugen_provider.operators.errors import failing_for_good
-from ugen_provider.operators.ordering import UGenOrderOperator, to_number
+from ugen_provider.operators.ordering import UGenOrderOperator
 from ugen_provider.operators.state import store_of
 from ugen_provider.triggers.jobs import UGenJobTrigger, UGenSlotTrigger
 
@@ -89,12 +89,20 @@ class UGenCreateJobOperator(UGenOrderOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy, or find what was bought, and wait."""
-        with failing_for_good(), self.hook.get_conn() as client, self.storing(context, client.config) as store:
+        with (
+            failing_for_good(self.ugen_conn_id),
+            self.hook.get_conn() as client,
+            self.storing(context, client.config) as store,
+        ):
             return self._pursue(context, client, self.order_of(context, client), store)
 
     def execute_slot(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for a slot again."""
-        with failing_for_good(), self.hook.get_conn() as client, self.storing(context, client.config) as store:
+        with (
+            failing_for_good(self.ugen_conn_id),
+            self.hook.get_conn() as client,
+            self.storing(context, client.config) as store,
+        ):
             since = event["carry"]["slot_since"]
             return self._pursue(context, client, self.order_of(context, client), store, slot_since=since)
 
@@ -103,7 +111,11 @@ class UGenCreateJobOperator(UGenOrderOperator):
         from ugen_provider.core.api.polling import Outcome, judge, timed_out
         from ugen_provider.core.jobs.purchase import How, Purchase, goal_of
 
-        with failing_for_good(), self.hook.get_conn() as client, self.storing(context, client.config) as store:
+        with (
+            failing_for_good(self.ugen_conn_id),
+            self.hook.get_conn() as client,
+            self.storing(context, client.config) as store,
+        ):
             order = self.order_of(context, client)
             job_id, carry = event["job_id"], event["carry"]
             job = client.jobs.get(job_id)
@@ -231,7 +243,7 @@ class UGenCreateJobOperator(UGenOrderOperator):
         """Come back from the triggerer; where Airflow itself gave up on the trigger, the job was left."""
         came_back = next_method in {"execute_complete", "execute_slot"}
         if not came_back and self.idempotency == "task_instance":
-            with failing_for_good():
+            with failing_for_good(self.ugen_conn_id):
                 store = store_of(context)
                 intent = store.read(str(self.scope_in(context, self.hook.config)))
                 if intent is not None and intent.armed:

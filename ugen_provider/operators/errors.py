@@ -8,14 +8,19 @@ from contextlib import contextmanager
 
 from ugen_provider.core.api.errors import (
     APIError,
+    AuthenticationError,
     ConfigError,
     InvalidRequestError,
     JobCancelledError,
     JobFailedError,
     LowQualityError,
+    NotFoundError,
+    PermissionDeniedError,
     PurchaseError,
+    TransportError,
     UGenError,
 )
+from ugen_provider.hooks.ugen import explain
 from ugen_provider.version_compat import AirflowFailException
 
 _HOPELESS_STATUSES = frozenset({400, 401, 402, 403, 404, 409, 422})
@@ -28,9 +33,9 @@ class UGenFailure(AirflowFailException):
         error: What happened, as one of the tree under `UGenError`.
     """
 
-    def __init__(self, error: UGenError) -> None:
+    def __init__(self, error: UGenError, said: str | None = None) -> None:
         self.error = error
-        super().__init__(str(error))
+        super().__init__(said or str(error))
 
 
 def hopeless(error: UGenError) -> bool:
@@ -54,11 +59,30 @@ def hopeless(error: UGenError) -> bool:
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
-    """Turn an error that a retry cannot mend into one that Airflow does not retry, without the stack behind it."""
+def failing_for_good(ugen_conn_id: str) -> Iterator[None]:
+    """Turn an error that a retry cannot mend into one that Airflow does not retry, without the stack behind it.
+
+    Args:
+        ugen_conn_id: The connection, which the sentence names where it is what to mend.
+    """
     try:
         yield
     except UGenError as error:
         if hopeless(error):
-            raise UGenFailure(error) from None
+            raise UGenFailure(error, _in_words(error, conn_id=ugen_conn_id)) from None
+        if isinstance(error, TransportError):
+            error.add_note(f"if this stays so: check the network, a proxy, and base_url of connection {ugen_conn_id!r}")
         raise
+
+
+def _in_words(error: UGenError, *, conn_id: str) -> str:
+    match error:
+        case AuthenticationError() | PermissionDeniedError():
+            return explain(error, conn_id=conn_id)
+        case NotFoundError(path=path):
+            parts = path.strip("/").split("/")
+            if len(parts) > 1 and parts[0] == "jobs":
+                return f"job {parts[1]} is unknown to the account of connection {conn_id!r} ({error})"
+            return f"{error}; where every request is answered so, check base_url of connection {conn_id!r}"
+        case _:
+            return str(error)

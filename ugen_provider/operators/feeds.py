@@ -12,7 +12,19 @@ from airflow.configuration import conf
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenOperator, is_pending, require_one_of, require_positive
+from ugen_provider.operators.base import (
+    DEFAULT_CONN_ID,
+    UGenOperator,
+    is_pending,
+    refusing,
+    require_flags,
+    require_interval,
+    require_named,
+    require_number,
+    require_one_of,
+    require_positive,
+    to_whole,
+)
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.machines import tasks_span_machines
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, MOST_JOBS, UGenJobBatchTrigger, UGenSlotTrigger
@@ -109,6 +121,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         self.catalogue = catalogue
         self.ledger_conn_id = ledger_conn_id
         self.budget = budget
+        self._without_limit = budget is None
         self.job_defaults = job_defaults
         self.daily_budget = daily_budget
         self.assume_credits = assume_credits
@@ -121,17 +134,27 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         self.fail_on_failures = fail_on_failures
         self.deferrable = deferrable
         self.poll_interval = poll_interval
-        self._check_arguments()
+        with refusing():
+            self._check_arguments()
 
     def _check_arguments(self) -> None:
         require_one_of("on_earlier_failure", self.on_earlier_failure, ("retry_stage", "resubmit", "fail"))
-        require_positive("poll_interval", self.poll_interval, or_none=False)
+        require_flags(deferrable=self.deferrable, fail_on_failures=self.fail_on_failures)
+        require_interval("poll_interval", self.poll_interval)
         require_positive("in_flight", self.in_flight, or_none=False)
+        for name in ("budget", "daily_budget", "assume_credits"):
+            require_number(name, getattr(self, name), least=0, whole=True)
+        for name in ("max_changed", "min_score"):
+            require_number(name, getattr(self, name), least=0, most=1)
+        if self.output_path is not None:
+            require_named("output_path", self.output_path)
         if self.in_flight > MOST_JOBS:
             raise ConfigError(f"in_flight: at most {MOST_JOBS} at once, got {self.in_flight}")
         for name in ("feed", "catalogue", "ledger_conn_id"):
-            if not str(getattr(self, name) or "").strip():
-                raise ConfigError(f"{name}: must be named")
+            require_named(name, getattr(self, name))
+        defaults: object = self.job_defaults
+        if not isinstance(defaults, Mapping) and not is_pending(defaults):
+            raise ConfigError(f"job_defaults: must be a dict of the request's fields, got {type(defaults).__name__}")
         if isinstance(self.job_defaults, Mapping) and not is_pending(self.job_defaults):
             violations = rules.check(self.job_defaults, pending=("product_name", "product_image_url"))
             if violations:
@@ -139,8 +162,10 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy a wave, and wait for it; then the next, until the feed is done."""
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             self._check_arguments()
+            if self.budget is None and not self._without_limit:
+                raise ConfigError("budget: its template rendered to nothing")
             config, address = self.hook.config, ledger_address(self.ledger_conn_id)
             spec = self._spec(context, config)
             if not self.deferrable:
@@ -214,7 +239,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
             run_id=self.run_key or f"{ti.dag_id}/{ti.task_id}/{ti.run_id}",
             job_defaults=rules.coerce(dict(self.job_defaults)),
             budget=Budget(
-                credits=None if self.budget is None or self.budget == "" else int(self.budget),
+                credits=to_whole("budget", self.budget, least=0),
                 daily=self.daily_budget,
                 assume_credits=self.assume_credits,
             ),

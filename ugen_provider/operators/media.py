@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.operators.base import UGenJobOperator, UGenOperator, is_pending, require_one_of
+from ugen_provider.operators.base import (
+    UGenJobOperator,
+    UGenOperator,
+    is_nothing,
+    is_pending,
+    refusing,
+    require_named,
+    require_one_of,
+)
 from ugen_provider.operators.control import plain_job_id
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.pictures import uploaded_once
@@ -40,10 +48,12 @@ class UGenUploadImageOperator(UGenOperator):
     def __init__(self, *, image: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image = image
+        with refusing():
+            require_named("image", image)
 
     def execute(self, context: Context) -> dict[str, str]:
         """Upload it, unless this task instance uploaded the same content before."""
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
             picture = uploaded_once(context, client, self.image)
             return {"product_image_url": picture.url}
 
@@ -98,7 +108,11 @@ class UGenSuggestFieldsOperator(UGenOperator):
         self.interaction_mode = interaction_mode
         self.segment_count = segment_count
         self.prefer = prefer
-        require_one_of("prefer", prefer, ("script", "selling_points"))
+        with refusing():
+            self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        require_one_of("prefer", self.prefer, ("script", "selling_points"))
         fields = self._fields()
         pending = [name for name, value in fields.items() if is_pending(value)]
         if violations := rules.check(fields, pending=[*pending, *_OPTIONAL_HERE]):
@@ -110,7 +124,7 @@ class UGenSuggestFieldsOperator(UGenOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Ask."""
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
             given = rules.coerce(self._fields())
             if violations := rules.check(given, pending=() if "segment_count" in given else _OPTIONAL_HERE):
                 raise InvalidRequestError(violations)
@@ -152,23 +166,28 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
         *,
         job_id: Any,
         output_path: Any,
-        include: Sequence[Kind] = INCLUDE,
+        include: Kind | Sequence[Kind] = INCLUDE,
         product_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_id = job_id
         self.output_path = output_path
-        self.include = tuple(include)
+        self.include = (include,) if isinstance(include, str) else tuple(include)
         self.product_id = product_id
-        for kind in self.include:
-            require_one_of("include", kind, INCLUDE)
+        with refusing():
+            require_named("job_id", job_id)
+            require_named("output_path", output_path)
+            for kind in self.include:
+                require_one_of("include", kind, INCLUDE)
+            if not self.include:
+                raise ConfigError(f"include: must name at least one of {', '.join(INCLUDE)}")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Download."""
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             job_id = plain_job_id(self.job_id)
-            if not str(self.output_path).strip():
+            if is_nothing(self.output_path):
                 raise ConfigError("output_path: its template rendered to nothing")
             with self.hook.get_conn() as client:
                 from ugen_provider.core.jobs.summary import Scores, describe

@@ -16,9 +16,17 @@ from ugen_provider.operators.base import (
     DEFAULT_CONN_ID,
     DEFAULT_TIMEOUT,
     UGenJobOperator,
+    is_nothing,
     is_pending,
+    refusing,
+    require_flags,
+    require_interval,
+    require_named,
+    require_number,
     require_one_of,
     require_positive,
+    to_number,
+    to_whole,
 )
 from ugen_provider.operators.pictures import uploaded_once
 from ugen_provider.operators.state import scope_of, store_of
@@ -146,10 +154,17 @@ class UGenOrderOperator(UGenJobOperator):
         self.max_credits = max_credits
         self.min_score = min_score
         self.on_low_quality: Literal["warn", "fail"] = on_low_quality
-        self._check_arguments()
+        with refusing():
+            self._check_arguments()
 
     def _check_arguments(self) -> None:
         """Refuse what can be known to be wrong when the DAG is parsed."""
+        require_flags(
+            wait_for_completion=self.wait_for_completion,
+            deferrable=self.deferrable,
+            cancel_on_kill=self.cancel_on_kill,
+            cancel_on_timeout=self.cancel_on_timeout,
+        )
         require_one_of("idempotency", self.idempotency, ("task_instance", "content"))
         if self.idempotency == "content":
             for name in ("catalogue", "product_id", "ledger_conn_id"):
@@ -163,9 +178,15 @@ class UGenOrderOperator(UGenJobOperator):
         require_one_of("on_earlier_failure", self.on_earlier_failure, ("retry_stage", "resubmit", "fail"))
         require_one_of("on_paused", self.on_paused, ("wait", "fail"))
         require_one_of("on_low_quality", self.on_low_quality, ("warn", "fail"))
-        require_positive("poll_interval", self.poll_interval, or_none=False)
+        require_interval("poll_interval", self.poll_interval)
         require_positive("timeout", self.timeout)
         require_positive("slot_timeout", self.slot_timeout)
+        require_number("max_stage_retries", self.max_stage_retries, least=0, whole=True)
+        require_number("max_credits", self.max_credits, least=1, whole=True)
+        require_number("min_score", self.min_score, least=0, most=1)
+        for name in ("output_path", "scope_key"):
+            if getattr(self, name) is not None:
+                require_named(name, getattr(self, name))
         whole_job_pending = self.job is not None and not isinstance(self.job, Mapping)
         if whole_job_pending and not is_pending(self.job):
             raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
@@ -230,7 +251,14 @@ class UGenOrderOperator(UGenJobOperator):
         config = client.config
         if self.job is not None and not isinstance(self.job, Mapping):
             raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
-        body = rules.coerce(self._fields())
+        fields = self._fields()
+        for name, value in fields.items():
+            if value == "None":
+                raise ConfigError(f"{name}: its template rendered to nothing (None)")
+        # Looked at here, since it would be too late once the job is bought.
+        to_number("min_score", self.min_score, least=0, most=1)
+        self.given("output_path")
+        body = rules.coerce(fields)
         if config.video_model is not None:
             body.setdefault("video_model", config.video_model)
         late = () if self.product_image is None else ("product_image_url",)
@@ -252,7 +280,7 @@ class UGenOrderOperator(UGenJobOperator):
                 on_paused=self.on_paused,
                 spending=config.spending,
                 regenerate=self._regenerate(context),
-                max_credits=to_whole("max_credits", self.max_credits),
+                max_credits=to_whole("max_credits", self.max_credits, least=1),
             ),
             image_identity=None if picture is None else picture.identity,
             holder=f"{ti.run_id} try {ti.try_number}",
@@ -263,7 +291,7 @@ class UGenOrderOperator(UGenJobOperator):
         value = getattr(self, name)
         if value is None:
             return None
-        if not str(value).strip():
+        if is_nothing(value):
             raise ConfigError(f"{name}: its template rendered to nothing")
         return str(value)
 
@@ -272,23 +300,3 @@ class UGenOrderOperator(UGenJobOperator):
         if asked is None:
             asked = (getattr(context["dag_run"], "conf", None) or {}).get("ugen_regenerate")
         return str(asked) if asked else None
-
-
-def to_number(name: str, value: float | str | None) -> float | None:
-    """A templated number; None where it was left out, or came out empty.
-
-    Raises:
-        ConfigError: It is no number.
-    """
-    if value is None or value == "":
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(f"{name}: must be a number, got {value!r}") from None
-
-
-def to_whole(name: str, value: int | str | None) -> int | None:
-    """A templated whole number, as `to_number`."""
-    number = to_number(name, value)
-    return None if number is None else int(number)

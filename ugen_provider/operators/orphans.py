@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.configuration import conf
 
-from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenOperator, require_one_of, require_positive
+from ugen_provider.operators.base import (
+    DEFAULT_CONN_ID,
+    UGenOperator,
+    refusing,
+    require_flags,
+    require_interval,
+    require_named,
+    require_number,
+    require_one_of,
+)
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, MOST_JOBS, UGenJobBatchTrigger
 
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
     from ugen_provider.core.api._sync_client import UGenClient
     from ugen_provider.core.api.models import Job
+    from ugen_provider.operators.airflow_rest import AirflowRest
 
 _ACTIVE = ("pending", "processing", "paused")
 
@@ -54,7 +64,7 @@ class UGenFindOrphansOperator(UGenOperator):
         self,
         *,
         airflow_conn_id: str,
-        ledger_conn_ids: Sequence[str] = (),
+        ledger_conn_ids: str | Sequence[str] = (),
         action: Literal["report", "attach", "cancel"] = "report",
         min_age: float = 900.0,
         product_name: str | None = None,
@@ -71,15 +81,20 @@ class UGenFindOrphansOperator(UGenOperator):
         self.product_name = product_name
         self.deferrable = deferrable
         self.poll_interval = poll_interval
-        require_one_of("action", action, ("report", "attach", "cancel"))
-        require_positive("poll_interval", poll_interval, or_none=False)
+        with refusing():
+            require_named("airflow_conn_id", airflow_conn_id)
+            require_one_of("action", action, ("report", "attach", "cancel"))
+            require_number("min_age", min_age)
+            require_flags(deferrable=deferrable)
+            require_interval("poll_interval", poll_interval)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
         """Find them, and do with them what was told."""
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
+            airflow, ledgers = self._holders()
             # The service first: a job that is bought in between is then held when Airflow is asked.
             active = self._active(client)
-            held = self._held([job.job_id for job in active]) if active else set()
+            held = self._held([job.job_id for job in active], airflow, ledgers) if active else set()
             orphans = [job for job in active if job.job_id not in held]
             for job in orphans:
                 self.log.warning("orphan: job %s (%s), %s", job.job_id, job.product_name, job.status)
@@ -91,7 +106,7 @@ class UGenFindOrphansOperator(UGenOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:  # noqa: ARG002
         """Read the jobs again, and wait on for those that have not ended."""
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
             return self._attach(client, event["carry"]["job_ids"])
 
     def _active(self, client: UGenClient) -> list[Job]:
@@ -105,16 +120,22 @@ class UGenFindOrphansOperator(UGenOperator):
                     found[job.job_id] = job
         return list(found.values())
 
-    def _held(self, job_ids: list[str]) -> set[str]:
+    def _holders(self) -> tuple[AirflowRest, list[str]]:
+        """Whom to ask; read first, so that a wrong connection is told on a quiet day too."""
         from ugen_provider.operators.airflow_rest import AirflowRest
+        from ugen_provider.operators.feeds import ledger_address
 
-        held = AirflowRest(self.airflow_conn_id).held_jobs()
-        for conn_id in self.ledger_conn_ids:
+        named = self.ledger_conn_ids
+        conn_ids = [named] if isinstance(named, str) else list(named)
+        return AirflowRest(self.airflow_conn_id), [ledger_address(conn_id) for conn_id in conn_ids]
+
+    def _held(self, job_ids: list[str], airflow: AirflowRest, ledgers: list[str]) -> set[str]:
+        held = airflow.held_jobs()
+        for address in ledgers:
             from ugen_provider.core.batch.ledger import Ledger
-            from ugen_provider.operators.feeds import ledger_address
             from ugen_provider.operators.machines import tasks_span_machines
 
-            with Ledger(ledger_address(conn_id), shared=tasks_span_machines()) as ledger:
+            with Ledger(address, shared=tasks_span_machines()) as ledger:
                 held |= ledger.known_jobs(job_ids)
         return held
 

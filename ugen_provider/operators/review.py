@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
-from ugen_provider.core.api.errors import PurchaseError
-from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenJobOperator, UsesConnection, push_watch
+from ugen_provider.core.api.errors import ConfigError, PurchaseError
+from ugen_provider.operators.base import (
+    DEFAULT_CONN_ID,
+    UGenJobOperator,
+    UsesConnection,
+    push_watch,
+    refusing,
+    require_named,
+)
 from ugen_provider.operators.closing import CLOSING, Closing, take_back, tell
 from ugen_provider.operators.control import plain_job_id, raise_if_dead
 from ugen_provider.operators.errors import failing_for_good
@@ -84,13 +91,20 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
         super().__init__(subject=subject, **timeout, **kwargs)
         self.job_id = job_id
         self.ugen_conn_id = ugen_conn_id
+        with refusing():
+            require_named("ugen_conn_id", ugen_conn_id)
+            require_named("job_id", job_id)
+            if response_timeout is not None and not (
+                isinstance(response_timeout, timedelta) and response_timeout > timedelta(0)
+            ):
+                raise ConfigError(f"response_timeout: must be a timedelta above 0, got {response_timeout!r}")
 
     def execute(self, context: Context) -> Any:
         """Look at the keyframe as it is now, show it, and wait for an answer."""
         from ugen_provider.core.api.models import JobState
         from ugen_provider.core.jobs.gate import Approval, look_at
 
-        with failing_for_good(), self.hook.get_conn() as client:
+        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
             job_id = plain_job_id(self.job_id)
             job = client.jobs.get(job_id)
             decided = self._decided(context, job_id)
@@ -145,7 +159,7 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
         tell(context, closing)
         job_id, reason = closing.job_id, closing.reason
         assert reason != "operator"  # a gate does not give that one
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             with self.hook.get_conn() as client:
                 closed = client.run(close_gate(client.caller, job_id, reason=reason))
             if not closed.confirmed:

@@ -13,7 +13,14 @@ from airflow.sdk import BaseSensorOperator
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
 from ugen_provider.links.ugen import LINKS
-from ugen_provider.operators.base import DEFAULT_CONN_ID, UsesConnection, is_pending
+from ugen_provider.operators.base import (
+    DEFAULT_CONN_ID,
+    UsesConnection,
+    is_pending,
+    refusing,
+    require_flags,
+    require_named,
+)
 from ugen_provider.operators.control import plain_job_id, raise_if_dead
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.triggers.jobs import UGenJobTrigger
@@ -64,7 +71,11 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
         self.target_stage = target_stage
         self.ugen_conn_id = ugen_conn_id
         self.deferrable = deferrable
-        self._check_stage()
+        with refusing():
+            require_named("ugen_conn_id", ugen_conn_id)
+            require_named("job_id", job_id)
+            require_flags(deferrable=deferrable)
+            self._check_stage()
 
     def _check_stage(self) -> None:
         stage = self.target_stage
@@ -87,7 +98,7 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
         """Look once."""
         from airflow.sdk import PokeReturnValue
 
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             self._check_stage()
             job, done = self._look()
             return PokeReturnValue(is_done=done, xcom_value=self._result(job) if done else None)
@@ -96,7 +107,7 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
         """Wait; where the sensor may defer, it looks once before it does."""
         if not self.deferrable:
             return super().execute(context)
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             self._check_stage()
             job, done = self._look()
             if done:
@@ -106,7 +117,7 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """Read the job again, and believe only that."""
-        with failing_for_good():
+        with failing_for_good(self.ugen_conn_id):
             job, done = self._look()
             if done:
                 return self._result(job)

@@ -3,12 +3,15 @@
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from ugen_provider.cli.demo.pages import LEDGER_ID
+from ugen_provider.cli.demo.parts import demo_parts
 from ugen_provider.cli.demo.processes import (
     ProcessDiedError,
     Processes,
@@ -23,6 +26,7 @@ from ugen_provider.cli.demo.processes import (
 )
 from ugen_provider.cli.demo.progress import JobBars, JobView
 from ugen_provider.cli.demo.results import Result, problems_of, problems_of_pass
+from ugen_provider.cli.demo.sides import CONNECTION_ID
 from ugen_provider.cli.demo.watch import Pass
 from ugen_provider.core.media import Manifest
 
@@ -206,3 +210,12 @@ def test_a_pass_that_buys_more_than_it_should_is_a_problem():
         "again: airflow has created 6 jobs, expected 5",
         "again: 1 jobs were bought a second time",
     ]
+
+
+def test_make_airflow_has_each_connection_that_an_example_names():
+    """Beside `ugen_default`, which they name by naming none."""
+    named = set()
+    for example in demo_parts().dag.parent.glob("*.py"):
+        named.update(re.findall(r"conn_id=\"(\w+)\"", example.read_text()))
+    assert named <= {CONNECTION_ID, LEDGER_ID}
+    assert LEDGER_ID in named

@@ -81,20 +81,30 @@ class AirflowApi:
         found = self._ask("GET", "/importErrors") or {}
         return [f"{each['filename']}: {each['stack_trace']}" for each in found.get("import_errors", [])]
 
-    def set_connection(self, connection_id: str, *, conn_type: str, password: str, extra: Mapping[str, Any]) -> None:
+    def set_connection(
+        self,
+        connection_id: str,
+        *,
+        conn_type: str,
+        host: str | None = None,
+        password: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make a connection, or bring the one of this id up to date.
 
         Args:
             connection_id: Its id.
             conn_type: Its type.
+            host: Its host, or its file.
             password: Its secret; Airflow encrypts it.
             extra: Its extra fields.
         """
         body = {
             "connection_id": connection_id,
             "conn_type": conn_type,
+            "host": host,
             "password": password,
-            "extra": json.dumps(dict(extra)),
+            "extra": json.dumps(dict(extra or {})),
         }
         known = self._ask("GET", f"/connections/{connection_id}", expect=(200, 404))
         if known is None:

@@ -22,6 +22,8 @@ from ugen_provider.cli.demo.run import DemoOptions
 from ugen_provider.cli.demo.sides import ASSETS, CONNECTION_ID, PARTITIONS
 from ugen_provider.core.feeds import Order, plan_feed
 
+LEDGER_ID = "ugen_ledger"
+
 
 class Pages(Service):
     """A local U-Gen and one orchestrator on it.
@@ -67,7 +69,11 @@ class AirflowPages(Pages):
         self.airflow = RealAirflow(
             self.home / "home",
             dags=self.parts.dag.parent,
-            env={"UGEN_FEED": str(self.parts.feed), "UGEN_OUTPUT": str(self.output)},
+            env={
+                "UGEN_FEED": str(self.parts.feed),
+                "UGEN_OUTPUT": str(self.output),
+                "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            },
             port=port,
         )
 
@@ -78,12 +84,14 @@ class AirflowPages(Pages):
         self.airflow.api.set_connection(
             CONNECTION_ID, conn_type="ugen", password=LOCAL_KEY, extra={"base_url": self.ugen.base_url}
         )
+        self.airflow.api.set_connection(LEDGER_ID, conn_type="sqlite", host=str(self.home / "ledger.db"))
 
     def welcome(self) -> str:
         """What a person is told once the pages are open."""
         return (
             f"Airflow: {self.airflow.url} (user {USER}, password {PASSWORD}); DAGs from {self.parts.dag.parent}\n"
             f"U-Gen:   {self.ugen.base_url}, connection {CONNECTION_ID}; videos go to {self.output}\n"
+            f"Ledger:  {self.home / 'ledger.db'}, connection {LEDGER_ID}\n"
             "Ctrl-C ends both."
         )
 

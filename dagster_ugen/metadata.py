@@ -42,7 +42,8 @@ class UGenMetadataSet(NamespacedMetadataSet):
         status: The service's word for its state.
         stage: The stage that it is in.
         video_model: The model that made it.
-        how: How the job came to be ours: `submitted`, `attached`, `taken`, `resumed`, `stage_retried`.
+        how: How the job came to be ours: `submitted`, `attached`, `taken`, `found` (under its key, and complete:
+            nothing was paid), `resumed`, `stage_retried`.
         preview: Pictures that the asset page shows.
         generation: How often it was deliberately bought again.
         request_changed: Whether the request is another one now than what the job was made from.

@@ -191,13 +191,13 @@ def test_too_many_rejected_rows_stop_the_run_before_anything_is_bought(shop):
     assert write_rejected(shop.ledger, run, rejected) == 2
     assert json.loads(rejected.read_text().splitlines()[1])["column"] == "image_link"
     assert rejected_table(rejected_rows(shop.ledger, run), most=1).splitlines()[1:] == [
-        "2     2              row     is no JSON (expected ident at line 1 column 2)  nonsense",
+        "2     2              row     is no JSON (expected ident at column 2)  nonsense",
         "... and 1 more",
     ]
     with pytest.raises(ConfigError, match="has no run 'sunday'"):
         find_run(shop.ledger, shop.ledger.find_catalogue("shop"), "sunday")
     assert [str(row) for row in rejected_rows(shop.ledger, run)] == [
-        "line 2, item 2: row is no JSON (expected ident at line 1 column 2), got 'nonsense'",
+        "line 2, item 2: row is no JSON (expected ident at column 2), got 'nonsense'",
         "line 3, item 3, product x: image_link is required: the product has no picture",
     ]
 

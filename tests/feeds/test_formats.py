@@ -278,3 +278,11 @@ def test_a_feed_behind_any_fsspec_address():
 
     fsspec.filesystem("memory").pipe_file("/shop/feed", (FILES / "google.csv").read_bytes())
     assert [p.id for p in products("memory://shop/feed")] == ["B1", "B2"]
+
+
+def test_the_place_in_a_broken_line_of_jsonl_is_told_by_its_column_alone():
+    content = b'{"id":"1","title":"a"}\n{"id": 2,\n{"id": nonsense}\n'
+    _, cut, wrong = read_feed(io.BytesIO(content))
+    assert str(cut).startswith("line 2, item 2: row is no JSON (EOF while parsing")
+    assert "line 1 column" not in cut.rule
+    assert wrong.rule == "is no JSON (expected ident at column 9)"

@@ -40,6 +40,7 @@ _HOW = {
     How.SUBMITTED: "bought",
     How.ATTACHED: "this order was bought already; nothing was sent",
     How.TAKEN: "this order was bought already and is complete; nothing was sent",
+    How.FOUND: "the service had it already under this order's key; nothing was paid",
     How.RESUMED: "resumed",
     How.STAGE_RETRIED: "an earlier attempt failed; run again from the stage that failed",
     How.AT_THE_GATE: "it waits where it was told to stop",

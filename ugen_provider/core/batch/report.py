@@ -18,6 +18,7 @@ from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.ledger import Catalogue, Ledger
 from ugen_provider.core.batch.plans import Run
 from ugen_provider.core.feeds.products import RejectedRow
+from ugen_provider.core.jobs.order import How
 
 _MOST_NAMED = 10
 
@@ -55,7 +56,9 @@ class Report:
         running: Left running when the run was stopped.
         open: Not decided yet; 0 when the run has ended.
         bought: Of the completed, those that this run submitted.
-        attached: Of the completed, those that an earlier attempt had bought.
+        attached: Of the completed, those that were bought before; with `bought` they add up to `completed`.
+        found: Of the attached, those that the service had under their key and this ledger did not know, as after a
+            ledger was lost. Nothing was paid for them.
         disappeared: Known products that this feed no longer has.
         credits_estimated: Of what this run submitted or ran again.
         credits_consumed: Of what this run submitted or ran again, and has ended.
@@ -84,6 +87,7 @@ class Report:
     open: int
     bought: int
     attached: int
+    found: int
     new: int
     changed: int
     filtered: int
@@ -124,6 +128,9 @@ class Report:
         lines += [
             f"  {name:<12}{count:>10,}" for name in names if (count := getattr(self, name)) or name == "completed"
         ]
+        if self.attached:
+            found = f", {self.found:,} of them found by their key" if self.found else ""
+            lines.append(f"  bought      {self.bought:>10,}; {self.attached:,} had been bought before{found}")
         lines.append(
             f"  credits     {self.credits_consumed:>10,} consumed, {self.credits_estimated:,} estimated, "
             f"{self.credits_released:,} released"
@@ -163,8 +170,9 @@ class _Reading:
         how = self._counts(item.c.how, item.c.state == "completed")
         settled = item.c.state.in_(("completed", "failed"))
         below = sa.and_(item.c.state == "completed", item.c.score < self._min_score if self._min_score else sa.false())
-        estimated = self._sum(item.c.estimate)
-        consumed = self._sum(item.c.consumed)
+        ours = sa.or_(item.c.how.is_(None), item.c.how != How.FOUND.value)
+        estimated = self._sum(item.c.estimate, ours)
+        consumed = self._sum(item.c.consumed, ours)
         return Report(
             catalogue=self._run.catalogue.name,
             run_id=self._run.run_id,
@@ -183,6 +191,7 @@ class _Reading:
             open=states.get("planned", 0),
             bought=how.get("submitted", 0),
             attached=sum(how.values()) - how.get("submitted", 0),
+            found=how.get(How.FOUND.value, 0),
             new=row.new,
             changed=row.changed,
             filtered=row.filtered,
@@ -190,12 +199,12 @@ class _Reading:
             disappeared=row.disappeared,
             credits_estimated=estimated,
             credits_consumed=consumed,
-            credits_released=max(0, self._sum(item.c.estimate, settled) - consumed),
+            credits_released=max(0, self._sum(item.c.estimate, settled, ours) - consumed),
             postponed_by=self._counts(item.c.reason, item.c.state == "postponed"),
             below_min_score=self._named(below, item.c.score),
             below_min_score_count=self._count(below),
             slowest=self._named(settled, (item.c.finished_at - item.c.started_at).desc()),
-            dearest=self._named(item.c.consumed > 0, item.c.consumed.desc()),
+            dearest=self._named(sa.and_(item.c.consumed > 0, ours), item.c.consumed.desc()),
             failures=self._named(item.c.state == "failed", item.c.seq),
             not_stored=self._count(sa.and_(item.c.state == "completed", item.c.reason.is_not(None))),
         )

@@ -19,7 +19,7 @@ LARGEST_OBJECT = 16 << 20
 _CHUNK = 1 << 18
 _LONGEST_WORD = 32
 _LIST = re.compile(r'\s*\{(?:[^\[\]{}]|\{[^{}]*\})*?"(?:products|items|entries|data|feed)"\s*:\s*\[')
-_WHERE = re.compile(r" at line \d+ column \d+$")  # it was given this line alone, so that its number misleads
+_PLACE = re.compile(r" at line (\d+) column (\d+)$")
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -62,13 +62,18 @@ def json_lines(file: io.BufferedReader, *, source: str) -> Iterator[tuple[dict[s
                 continue
             number += 1
             shown = excerpt(content.decode("utf-8", "replace"))
-            yield RejectedRow(line, number, None, "row", f"is no JSON ({_WHERE.sub('', str(error))})", shown)
+            yield RejectedRow(line, number, None, "row", f"is no JSON ({_why(error)})", shown)
             continue
         number += 1
         if isinstance(row, dict):
             yield row, line, number
         else:
             yield RejectedRow(line, number, None, "row", "is no JSON object", excerpt(row))
+
+
+def _why(error: ValueError) -> str:
+    """What is wrong with a line. It was parsed alone, so that the parser's own line number would mislead."""
+    return _PLACE.sub(lambda place: f" at column {place[2]}" if place[1] == "1" else "", str(error))
 
 
 def json_objects(text: Iterator[str], *, source: str) -> Iterator[tuple[dict[str, Any], int, int] | RejectedRow]:

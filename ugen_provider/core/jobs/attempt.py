@@ -65,7 +65,7 @@ class Attempt:
         for _ in range(self._policy.max_generations + 2):
             if intent.job_id is None:
                 intent, job = yield from self._submit(intent, fresh=fresh)
-                how = How.SUBMITTED
+                how = How.of_answer(job, first=fresh)
                 if job is None:
                     fresh = True
                     continue
@@ -125,7 +125,7 @@ class Attempt:
                     job_id=job.job_id,
                 )
             notes = [decision.note] if decision.note else []
-            return (yield from self._act(intent, job, decision, How.SUBMITTED, notes))
+            return (yield from self._act(intent, job, decision, How.of_answer(job, first=True), notes))
         raise PurchaseError(
             f"{self._order.scope}: {policy.max_generations} generations are dead already; "
             "look why, then buy again by `regenerate`",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ugen_provider.core.api.models import Job
+from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.api.polling import Seen
 from ugen_provider.core.jobs.buying import BuyingPolicy
 from ugen_provider.core.jobs.fingerprint import CURRENT_SCHEME, fingerprint
@@ -68,14 +68,24 @@ class Order:
 
 
 class How(Enum):
-    """How a job came to be ours."""
+    """How a job came to be ours.
+
+    `FOUND`: the service had it under this order's key and it was complete, although nothing here knew of it, as after
+    a store was lost. Nothing was paid.
+    """
 
     SUBMITTED = "submitted"
     ATTACHED = "attached"
     TAKEN = "taken"
+    FOUND = "found"
     RESUMED = "resumed"
     STAGE_RETRIED = "stage_retried"
     AT_THE_GATE = "at_the_gate"
+
+    @classmethod
+    def of_answer(cls, job: Job | None, *, first: bool) -> How:
+        """What a POST answered with: a job that is complete already cannot have been made by the first one."""
+        return cls.FOUND if first and job is not None and job.state is JobState.COMPLETED else cls.SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)

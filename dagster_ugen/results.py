@@ -101,6 +101,7 @@ def is_retryable(error: Exception) -> bool:
         TransportError,
         UGenError,
     )
+    from ugen_provider.core.batch import LedgerUnavailableError
     from ugen_provider.core.feeds import FeedError
     from ugen_provider.core.media import DownloadError
 
@@ -114,6 +115,6 @@ def is_retryable(error: Exception) -> bool:
         return isinstance(error, ServerError | RateLimitError) or error.status in {408, 425}
     if isinstance(error, DownloadError):
         return error.reason in {"expired", "cut_short", "network", "storage"}
-    if isinstance(error, TransportError | JobTimeoutError):
+    if isinstance(error, TransportError | JobTimeoutError | LedgerUnavailableError):
         return True
     return not isinstance(error, UGenError)  # not ours, such as a database that was busy

@@ -4,20 +4,24 @@
 from __future__ import annotations
 
 import json
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.airflow.deferring import through
+from tests.airflow.deferring import run, through
+from tests.torture.postgres import OwnPostgres, own_postgres
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.core.batch import waves
+from ugen_provider.core.batch import LedgerUnavailableError, claims, waves
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
 from ugen_provider.triggers.jobs import MOST_JOBS, UGenJobBatchTrigger
-from ugen_provider.version_compat import TaskDeferred
+from ugen_provider.version_compat import AirflowFailException, TaskDeferred
 
 FEED = Path(__file__).parents[2] / "examples" / "feed.xml"
+GIVEN = ("task_id", "feed", "catalogue", "budget", "job_defaults", "poll_interval")
 
 
 @pytest.fixture
@@ -122,6 +126,44 @@ def test_a_ledger_in_a_file_is_refused_where_tasks_run_on_several_machines(
         with pytest.raises(UGenFailure, match="this executor spans several; use PostgreSQL"):
             make(deferrable=deferrable).execute(attempts.next())
     assert not ugen_emulator.emulator.journal.find_purchases()
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnPostgres]:
+    """A PostgreSQL of the test's own behind the ledger's connection."""
+    with own_postgres() as server:
+        where = {"host": "127.0.0.1", "port": server.port, "schema": "postgres"}
+        login = {"conn_type": "postgres", "login": "postgres", "password": "geheim"}
+        monkeypatch.setenv("AIRFLOW_CONN_SHARED", json.dumps(where | login))
+        monkeypatch.setattr(claims, "LEASE", 0.5)  # whoever comes next shall not wait a minute
+        yield server
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_ledger_whose_database_goes_away_is_one_error_that_airflow_retries(
+    make: Any, attempts: Any, database: OwnPostgres, ugen_emulator: Any, moving_clock: Any, deferrable: bool
+) -> None:
+    class Crashing(UGenCreateJobsFromFeedOperator):
+        def _progress(self, progress: Any) -> None:
+            if progress.event == "submitted" and database.running:
+                database.crash()
+
+    given = {"ledger_conn_id": "shared", "deferrable": deferrable, "in_flight": 2}
+    crashing = Crashing(**{name: getattr(make(), name) for name in GIVEN} | given)
+    errors = []
+    for task in (crashing, make(**given)):  # the second finds no database when it begins
+        with pytest.raises(LedgerUnavailableError, match="the ledger's database: ") as caught:
+            run(task, attempts.next())
+        errors.append(caught.value)
+    for error in errors:
+        assert not isinstance(error, AirflowFailException)
+        assert error.ledger.startswith("postgresql+psycopg://postgres:***@127.0.0.1:")
+        assert "geheim" not in "".join(traceback.format_exception(error))
+    assert [error.run_id for error in errors] == ["dag/job/run", None]
+    database.start()
+    report = run(make(**given), attempts.next())
+    assert (report["completed"], report["rejected"]) == (5, 1)
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 5
 
 
 def test_a_trigger_refuses_ten_thousand_ids() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from ugen_provider.cli import main
 from ugen_provider.cli.exits import MEANINGS, ExitCode, exit_of, next_step, worst
 from ugen_provider.core.api import errors as api
-from ugen_provider.core.batch.errors import RunRefusedError
+from ugen_provider.core.batch.errors import LedgerUnavailableError, RunRefusedError
 from ugen_provider.core.feeds.errors import FeedError
 from ugen_provider.core.media.errors import DownloadError
 
@@ -56,6 +56,7 @@ def purchase(reason):
         (RunRefusedError("no", reason="budget"), 4),
         (RunRefusedError("no", reason="estimate"), 3),
         (RunRefusedError("no", reason="ledger"), 6),
+        (LedgerUnavailableError("gone", ledger="postgresql://db/shop"), 6),
         (DownloadError("no", reason="cut_short"), 6),
         (OSError("disk full"), 6),
         (OperationalError("INSERT", {}, Exception("database or disk is full")), 6),

@@ -9,6 +9,7 @@ import pytest
 from dagster_ugen import FeedRequests, UGenOptions, UGenResource, ugen_assets
 from tests.dagster.shop import PRODUCTS, failure_of, request_of
 from ugen_provider import CreateJob
+from ugen_provider.core.batch import LedgerUnavailableError
 
 ALL = ("keyframes", "videos", "final_video")
 
@@ -150,6 +151,20 @@ def test_only_what_a_retry_can_mend_is_retried(shop, ugen_faults, kind, retried)
     starts = [e for e in result.all_events if e.event_type_value in {"STEP_START", "STEP_RESTARTED"}]
     assert len(starts) == retried
     assert shop.created == ["lamp"], "a stage retry is no second job"
+
+
+def test_a_ledger_whose_database_went_away_under_a_users_own_requests_is_retried(shop):
+    asked = []
+
+    def request_from_a_ledger(partition):
+        asked.append(partition)
+        if len(asked) == 1:
+            raise LedgerUnavailableError("the connection is closed", ledger="postgresql://db/shop", run_id="night")
+        return request_of(partition)
+
+    result = shop.run("lamp", requests=request_from_a_ledger, retry_policy=dg.RetryPolicy(max_retries=1))
+    assert result.success
+    assert (asked, shop.created) == (["lamp", "lamp"], ["lamp"])
 
 
 def test_too_few_credits_fails_at_once_and_names_them(shop):

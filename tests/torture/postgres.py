@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ugen_provider.cli.demo.processes import free_ports
+from ugen_provider.emulator.world.journal import Journal
 
 
 class OwnPostgres:
@@ -26,6 +27,15 @@ class OwnPostgres:
         self._folder = folder
         self._account = account
         self.port = free_ports(1)[0]
+
+    @property
+    def folder(self) -> Path:
+        """All that it has written."""
+        return self._folder
+
+    @property
+    def running(self) -> bool:
+        return (self._folder / "data/postmaster.pid").exists()
 
     def url(self, driver: str, name: str = "postgres") -> str:
         return f"postgresql+{driver}://postgres@127.0.0.1:{self.port}/{name}"
@@ -41,6 +51,17 @@ class OwnPostgres:
     def crash(self) -> None:
         """End it as a power cut does: no connection is closed in peace, and the next start repairs."""
         self._control("stop", "-w", "-m", "immediate")
+
+    def crash_when_bought(self, journal: Journal, count: int) -> None:
+        """Crash once that many jobs are bought, before the buyer of the last one has his answer."""
+        real = journal.bought
+
+        def bought(kind: str, **more: Any) -> None:
+            real(kind, **more)
+            if len(journal.purchases) == count:
+                self.crash()
+
+        journal.bought = bought  # type: ignore[method-assign]
 
     def _control(self, *words: str) -> None:
         self._call("pg_ctl", "--pgdata", f"{self._folder}/data", *words)
@@ -83,6 +104,6 @@ def own_postgres() -> Iterator[OwnPostgres]:
         server.make()
         yield server
     finally:
-        if (folder / "data/postmaster.pid").exists():
+        if server.running:
             server.crash()
         shutil.rmtree(folder, ignore_errors=True)

@@ -41,6 +41,7 @@ _WORST_FIRST = (
     ExitCode.TIMEOUT,
     ExitCode.TROUBLE,
 )
+_OF_THE_DATABASE = "check the room on its disk, whether it may be written, and whether its server runs"
 _DEAD_JOB = ("cancelled", "failed", "moderation", "validation", "stage_retries", "paused")
 
 
@@ -72,7 +73,7 @@ def next_step(error: BaseException) -> str:
 
 def _judged(error: BaseException) -> tuple[ExitCode, str]:
     from ugen_provider.core.api import errors as api
-    from ugen_provider.core.batch.errors import LeaseLostError, RunRefusedError
+    from ugen_provider.core.batch.errors import LeaseLostError, LedgerUnavailableError, RunRefusedError
     from ugen_provider.core.feeds.errors import FeedError, MappingError
     from ugen_provider.core.media.errors import DownloadError
 
@@ -112,6 +113,7 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
         (api.TransportError, ExitCode.TROUBLE, "check the network and the base URL: `ugen doctor`"),
         (DownloadError, ExitCode.TROUBLE, "run it again: what is whole is not fetched twice"),
         (LeaseLostError, ExitCode.TROUBLE, "another run works on it; run it again later"),
+        (LedgerUnavailableError, ExitCode.TROUBLE, _OF_THE_DATABASE),
         (api.UGenError, ExitCode.REFUSED, ""),
         (OSError, ExitCode.TROUBLE, "check the path, its permissions and the room on its disk"),
     )
@@ -119,7 +121,7 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
         if isinstance(error, kind):
             return code, advice
     # What is left of what a command expects is the ledger's database.
-    return ExitCode.TROUBLE, "check the room on its disk, and whether it may be written"
+    return ExitCode.TROUBLE, _OF_THE_DATABASE
 
 
 def _of_a_purchase(reason: str) -> tuple[ExitCode, str]:

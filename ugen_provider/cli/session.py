@@ -118,6 +118,7 @@ class Session:
 
         Raises:
             ConfigError: It cannot be opened, or would not be safe where it is.
+            LedgerUnavailableError: Its server does not answer.
         """
         from ugen_provider.core.batch.ledger import Ledger
 
@@ -128,6 +129,7 @@ class Session:
 
         Raises:
             ConfigError: It is not there, or cannot be opened.
+            LedgerUnavailableError: Its server does not answer.
         """
         from ugen_provider.core.api.errors import ConfigError
 
@@ -141,17 +143,19 @@ class Session:
 
         Raises:
             ConfigError: The one that was named is not there, or cannot be opened.
+            LedgerUnavailableError: The server of the one that was named does not answer.
         """
         if given is not None:
             return self.existing_ledger(given)
         from ugen_provider.core.api.errors import ConfigError
+        from ugen_provider.core.batch.errors import LedgerUnavailableError
 
         address = self.ledger_address(None)
         if is_local(address) and not Path(address).expanduser().exists():
             return None
         try:
             return self.ledger(None)
-        except ConfigError as error:
+        except (ConfigError, LedgerUnavailableError) as error:
             self.out.note(f"Note: {error}; it is done without the ledger")
             return None
 

@@ -16,7 +16,12 @@ from ugen_provider.core.lazily import on_first_use
 
 if TYPE_CHECKING:
     from ugen_provider.core.batch.budget import Budget
-    from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, RunRefusedError
+    from ugen_provider.core.batch.errors import (
+        BudgetUsedUpError,
+        LeaseLostError,
+        LedgerUnavailableError,
+        RunRefusedError,
+    )
     from ugen_provider.core.batch.ledger import Ledger
     from ugen_provider.core.batch.plans import PlanOptions
     from ugen_provider.core.batch.report import Report
@@ -30,6 +35,7 @@ __all__ = [
     "FeedRunner",
     "LeaseLostError",
     "Ledger",
+    "LedgerUnavailableError",
     "Outputs",
     "PlanOptions",
     "Progress",
@@ -45,6 +51,7 @@ _HOMES = {
     "FeedRunner": "runner",
     "LeaseLostError": "errors",
     "Ledger": "ledger",
+    "LedgerUnavailableError": "errors",
     "Outputs": "spec",
     "PlanOptions": "plans",
     "Progress": "spec",

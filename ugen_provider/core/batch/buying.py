@@ -33,7 +33,7 @@ from ugen_provider.core.api.errors import (
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.batch.budget import Estimates, book
 from ugen_provider.core.batch.claims import Claim, LedgerIntentStore, fenced
-from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, RunRefusedError
+from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, LedgerUnavailableError, RunRefusedError
 from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.pictures import Pictures
 from ugen_provider.core.batch.settling import Settlement
@@ -55,6 +55,7 @@ _OF_THE_RUN = (
     BudgetUsedUpError,
     ConfigError,
     LeaseLostError,
+    LedgerUnavailableError,
     PermissionDeniedError,
     RateLimitError,
     RunRefusedError,

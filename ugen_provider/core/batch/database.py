@@ -7,17 +7,28 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 
 from ugen_provider.core.api.errors import ConfigError
+from ugen_provider.core.batch.errors import LedgerUnavailableError
 
 T = TypeVar("T")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs",
@@ -145,6 +156,9 @@ class Writer:
 
         Args:
             work: It may be called again if the transaction it was part of had to be given up.
+
+        Raises:
+            LedgerUnavailableError: The database went away, or takes nothing at the moment.
         """
         ticket = _Ticket(work)
         self._waiting.append(ticket)
@@ -157,7 +171,8 @@ class Writer:
                     batch.append(ticket)
                     self._waiting.remove(ticket)
                 self._commit(batch)
-        return ticket.future.result()
+        with answering(self._engine):
+            return ticket.future.result()
 
     def _commit(self, batch: list[_Ticket[Any]]) -> None:
         try:
@@ -177,7 +192,7 @@ class Writer:
         """Seconds by which the database's clock is ahead of this machine's; runners on several machines share it."""
         if self._engine.dialect.name != "postgresql":
             return 0.0
-        with self._engine.connect() as connection:
+        with answering(self._engine), self._engine.connect() as connection:
             seconds = connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
         return float(seconds) - time.time()
 
@@ -192,15 +207,50 @@ def shown(url: sa.URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
+@contextmanager
+def answering(engine: sa.Engine) -> Iterator[None]:
+    """Tell in one error of ours that the database is gone. What is wrong with a statement stays SQLAlchemy's to tell.
+
+    Raises:
+        LedgerUnavailableError: The database went away, or takes nothing at the moment.
+    """
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if not _is_away(error):
+            raise
+        raise LedgerUnavailableError(_said(error, engine.url), ledger=shown(engine.url)) from None
+
+
+def _is_away(error: SQLAlchemyError) -> bool:
+    if isinstance(error, OperationalError | InterfaceError | NoConnectionLeftError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def _said(error: SQLAlchemyError, url: sa.URL) -> str:
+    """What the database said, on one line; a driver may quote what it was given."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    secrets = [url.password, *(value for name, value in url.query.items() if "password" in name)]
+    for secret in secrets:
+        if isinstance(secret, str) and secret:
+            said = said.replace(secret, "***")
+    return said or type(error).__name__
+
+
 def reachable(engine: sa.Engine) -> None:
     """Refuse a database that does not answer, in words.
 
     Raises:
-        ConfigError: It does not answer.
+        LedgerUnavailableError: The server does not answer, or refuses the login.
+        ConfigError: The file cannot be opened, or is no database.
     """
     try:
         with engine.connect():
             pass
-    except DatabaseError as error:  # no answer, or a file that is no database
+    except DatabaseError as error:
+        if engine.dialect.name != "sqlite" and _is_away(error):
+            trouble = f"it does not answer: {_said(error, engine.url)}"
+            raise LedgerUnavailableError(trouble, ledger=shown(engine.url)) from None
         raise ConfigError(f"ledger: {shown(engine.url)} does not answer: "
                           f"{str(error.orig).strip()}") from None  # fmt: skip

@@ -34,6 +34,32 @@ class LeaseLostError(UGenError):
     """Another runner took the product over, since this one was not heard of for too long; nothing was sent."""
 
 
+class LedgerUnavailableError(UGenError):
+    """The ledger's database went away, or takes nothing at the moment; whoever tries again later goes on.
+
+    Nothing is lost: what was bought is in the ledger, or is found again by the key that was written there before it was
+    asked for.
+
+    Args:
+        trouble: What the database or its driver said.
+        ledger: Its address, without password and options.
+        run_id: The feed run that ended by it, which goes on when it is started again under the same name.
+    """
+
+    def __init__(self, trouble: str, *, ledger: str, run_id: str | None = None) -> None:
+        self.trouble = trouble
+        self.ledger = ledger
+        self.run_id = run_id
+        told = f"the ledger's database: {trouble.rstrip('.')} ({ledger})"
+        if run_id is not None:
+            told += f"; nothing is lost: start the run again with the same run_id, {run_id!r}, and it goes on"
+        super().__init__(told)
+
+    def of_run(self, run_id: str) -> LedgerUnavailableError:
+        """The same, and which run ended by it."""
+        return LedgerUnavailableError(self.trouble, ledger=self.ledger, run_id=run_id)
+
+
 class BudgetUsedUpError(UGenError):
     """What was about to be sent does not fit into the budget; it was not sent.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Self, TypeVar
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.database import Writer, engine_for, reachable, shown
+from ugen_provider.core.batch.database import Writer, answering, engine_for, reachable, shown
 from ugen_provider.core.feeds.columns import Kind
 from ugen_provider.core.feeds.mapping import CURRENT_VERSION
 from ugen_provider.core.jobs.fingerprint import CURRENT_SCHEME
@@ -84,6 +85,7 @@ class Ledger:
 
     Raises:
         ConfigError: It cannot be opened, a newer version wrote it, or it would not be safe where it is.
+        LedgerUnavailableError: Its server does not answer. Every method may raise it later too.
 
     Examples:
         >>> with Ledger("shop.db") as ledger:
@@ -114,9 +116,23 @@ class Ledger:
         return f"Ledger({shown(self.engine.url)!r})"
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Read in one transaction."""
-        with self.engine.connect() as connection:
+        """Read in one transaction.
+
+        Raises:
+            LedgerUnavailableError: The database went away.
+        """
+        with answering(self.engine), self.engine.connect() as connection:
             return work(connection.execution_options(reads=True))
+
+    @contextmanager
+    def streaming(self) -> Iterator[sa.Connection]:
+        """Read row by row, however many there are.
+
+        Raises:
+            LedgerUnavailableError: The database went away.
+        """
+        with answering(self.engine), self.engine.connect() as connection:
+            yield connection.execution_options(reads=True, yield_per=1000)
 
     def catalogue(self, name: str, *, namespace: str = "") -> Catalogue:
         """A catalogue, entered where it is new.
@@ -176,7 +192,7 @@ class Ledger:
             schema.run.c.catalogue_id == found.id, schema.run.c.planned_at.is_not(None)
         )
         query = sa.select(table).where(table.c.catalogue_id == found.id).order_by(table.c.product_id)
-        with self.engine.connect().execution_options(reads=True, yield_per=1000) as connection:
+        with self.streaming() as connection:
             last = connection.execute(newest).scalar()
             for row in connection.execute(query):
                 yield Entry(

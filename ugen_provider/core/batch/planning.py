@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.errors import RunRefusedError
+from ugen_provider.core.batch.errors import LedgerUnavailableError, RunRefusedError
 from ugen_provider.core.batch.judging import Adding, Wanted
 from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.plans import LEASE, Duplicates, PlanOptions, Run, touch
@@ -126,6 +126,8 @@ class Planner:
         if self._identity is not None and not address.startswith(("http://", "https://")):
             try:
                 picture, identity = address, self._identity(address)
+            except LedgerUnavailableError:
+                raise
             except (OSError, ValueError, ImportError, UGenError) as error:
                 rule = f"cannot be read: {error}"
                 return RejectedRow(row.line, row.item, row.product_id, "image_link", rule, address, row.rows)

@@ -231,7 +231,7 @@ def outcomes(ledger: Ledger, run: Run) -> Iterator[Outcome]:
     """Every product of a run that was not unchanged, rejected or skipped, in the feed's order."""
     item = schema.item
     query = sa.select(item).where(item.c.run == run.id).order_by(item.c.seq)
-    with ledger.engine.connect().execution_options(reads=True, yield_per=1000) as connection:
+    with ledger.streaming() as connection:
         for row in connection.execute(query):
             yield _outcome(row)
 
@@ -240,7 +240,7 @@ def rejected_rows(ledger: Ledger, run: Run) -> Iterator[RejectedRow]:
     """Every rejected row of a run, in the feed's order."""
     table = schema.rejected
     query = sa.select(table).where(table.c.run == run.id).order_by(table.c.seq)
-    with ledger.engine.connect().execution_options(reads=True, yield_per=1000) as connection:
+    with ledger.streaming() as connection:
         for row in connection.execute(query):
             yield RejectedRow(row.line, row.item, row.product_id, row.column, row.rule, row.excerpt)
 

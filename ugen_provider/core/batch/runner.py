@@ -8,7 +8,7 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from ugen_provider.core.batch import runs
 from ugen_provider.core.batch.budget import Estimates
 from ugen_provider.core.batch.buying import Buyer, Desk
 from ugen_provider.core.batch.claims import Claim, claim, heartbeat, release
-from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
+from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, LedgerUnavailableError
 from ugen_provider.core.batch.ledger import Catalogue, Ledger
 from ugen_provider.core.batch.pictures import Pictures, picture_identity
 from ugen_provider.core.batch.planning import Planner
@@ -101,8 +101,15 @@ class FeedRunner:
         Raises:
             FeedError: The feed cannot be read to its end; nothing was bought.
             RunRefusedError: Going on would surely not be meant; nothing was bought.
+            LedgerUnavailableError: The ledger's database went away; the same run goes on once it is back.
             UGenError: The run cannot go on, such as for a refused key. What runs is left, and the ledger knows it.
         """
+        try:
+            return await self._run()
+        except LedgerUnavailableError as error:
+            raise error.of_run(self._spec.run_id) from None
+
+    async def _run(self) -> Report:
         catalogue = await self._in_thread(
             self._ledger.catalogue, self._spec.catalogue, namespace=self._client.config.namespace
         )
@@ -130,7 +137,7 @@ class FeedRunner:
             await asyncio.shield(asyncio.ensure_future(self._stopped(run)))
             raise
         except BaseException:
-            await self._let_go(run, "an error stopped the run")
+            await self._as_well(self._let_go(run, "an error stopped the run"))
             raise
         finally:
             beat.cancel()
@@ -160,7 +167,7 @@ class FeedRunner:
                     return run
         except BaseException:  # a cancellation above all: whoever comes next must not wait for a lease to end
             give_up = self._in_thread(runs.give_up_planning, ledger, catalogue, spec.run_id, owner=self._owner)
-            await asyncio.shield(asyncio.ensure_future(give_up))
+            await self._as_well(asyncio.shield(asyncio.ensure_future(give_up)))
             raise
 
     async def _joined(self, catalogue: Catalogue) -> tuple[Run, str]:
@@ -286,7 +293,8 @@ class FeedRunner:
             await asyncio.sleep(LEASE / 4)  # real time: leases are about processes, not about jobs
             try:
                 await self._in_thread(heartbeat, self._ledger, run)
-            except SQLAlchemyError as error:  # what is due is found by whoever next writes under the lease
+            except (LedgerUnavailableError, SQLAlchemyError) as error:
+                # What is due is found by whoever next writes under the lease.
                 _log.warning("the ledger did not take a heartbeat: %s", type(error).__name__)
 
     async def _stopped(self, run: Run) -> None:
@@ -297,6 +305,13 @@ class FeedRunner:
         if self._spec.on_interrupt == "cancel":
             await asyncio.gather(*(buyer.cancel() for buyer in buyers), return_exceptions=True)
         await self._release(run, "interrupted")
+
+    async def _as_well(self, work: Awaitable[None]) -> None:
+        """Do what only spares others the wait for our leases; a ledger that is gone hides no error behind its own."""
+        try:
+            await work
+        except LedgerUnavailableError as error:
+            _log.warning("what this runner holds is held until its leases end: %s", error)
 
     async def _let_go(self, run: Run, reason: str) -> None:
         await self._end_tasks()
@@ -336,6 +351,7 @@ def run_feed(
     Raises:
         FeedError: The feed cannot be read to its end; nothing was bought.
         RunRefusedError: Going on would surely not be meant; nothing was bought.
+        LedgerUnavailableError: The ledger's database went away; the same run goes on once it is back.
         UGenError: The run cannot go on; what runs is left.
 
     Examples:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.claims import LET_GO, Lease, keep_under, take
-from ugen_provider.core.batch.errors import LeaseLostError
+from ugen_provider.core.batch.errors import LeaseLostError, LedgerUnavailableError
 from ugen_provider.core.batch.ledger import Ledger, change, insert_new
 from ugen_provider.core.jobs.intent import Intent
+
+_log = logging.getLogger("ugen_provider.batch")
 
 
 class ProductIntentStore:
@@ -55,6 +58,7 @@ def product_store(
 
     Raises:
         LeaseLostError: Another holds it now.
+        LedgerUnavailableError: The ledger's database went away.
     """
     owner = uuid.uuid4().hex
     found = ledger.catalogue(catalogue, namespace=namespace)
@@ -69,4 +73,7 @@ def product_store(
     try:
         yield ProductIntentStore(ledger, lease)
     finally:
-        ledger.writer.run(lambda connection: change(connection, schema.product, LET_GO, where=lease.row))
+        try:
+            ledger.writer.run(lambda connection: change(connection, schema.product, LET_GO, where=lease.row))
+        except LedgerUnavailableError as error:  # the lease ends by itself, and keeps no result back
+            _log.warning("product %s is held until its lease ends: %s", product_id, error)

@@ -54,6 +54,7 @@ async def run_wave(
     Raises:
         FeedError: The feed cannot be read to its end; nothing was bought.
         RunRefusedError: Going on would surely not be meant; nothing was bought.
+        LedgerUnavailableError: The ledger's database went away; the same run goes on once it is back.
         UGenError: The run cannot go on; what runs is left.
     """
     last: Progress | None = None

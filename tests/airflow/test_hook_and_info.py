@@ -85,6 +85,24 @@ class TestConnection:
         worked, message = UGenHook().test_connection()
         assert (worked, said in message, "ugen_sk_wrong" in message) == (False, True, False)
 
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            {"password": "ugen_sk_wrong"},
+            {"base_url": "http://127.0.0.1:9/api/v1"},
+            {"password": ""},
+            {"spending": "maybe"},
+        ],
+    )
+    def test_the_id_that_airflow_makes_up_for_the_form_is_not_told(
+        self, monkeypatch: pytest.MonkeyPatch, ugen_emulator: Any, broken: dict[str, Any]
+    ) -> None:
+        said = {"password": "ugen_sk_local", "base_url": ugen_emulator.base_url, "retries": 0, **broken}
+        stored = {"conn_type": "ugen", "password": said.pop("password"), "extra": said}
+        monkeypatch.setenv("AIRFLOW_CONN_KUOH9CV9", json.dumps(stored))
+        worked, message = UGenHook("kUoH9Cv9").test_connection()
+        assert (worked, "kUoH9Cv9" in message, "this connection" in message) == (False, False, True)
+
     def test_a_wrong_path_is_told_from_a_wrong_key(self, connection: Any, ugen_emulator: Any) -> None:
         connection(base_url=ugen_emulator.url + "/api/v9")
         worked, message = UGenHook().test_connection()

@@ -122,14 +122,16 @@ class UGenHook(BaseHook):
         """Ask for the balance. Free; `GET /credits/balance`.
 
         Returns:
-            Whether it worked, and what a person can do about it if not.
+            Whether it worked, and what a person can do about it if not. The connection has no name there: the one that
+            Airflow's form tests has an id that the person has never seen.
         """
         try:
             config = self.config
             with self.get_conn() as client:
                 balance = client.credits.balance()
         except UGenError as error:
-            return False, explain(error, conn_id=self.ugen_conn_id)
+            said = explain(error, conn_id=self.ugen_conn_id)
+            return False, said.replace(f"connection {self.ugen_conn_id!r}", "this connection")
         return True, f"Connected to {config.base_url}: {balance.available_credits} credits available"
 
 
@@ -147,7 +149,10 @@ def explain(error: UGenError, *, conn_id: str) -> str:
                 f"{conn_id!r}; it ends in /api/v1"
             )
         case TransportError():
-            return f"U-Gen could not be reached ({error}): check the network, a proxy, and base_url of {conn_id!r}"
+            return (
+                f"U-Gen could not be reached ({error}): check the network, a proxy, and base_url of "
+                f"connection {conn_id!r}"
+            )
         case APIError():
             return f"U-Gen answered {error.status}: {error.message}"
         case _:

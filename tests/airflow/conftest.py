@@ -148,6 +148,20 @@ def connection(ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 @pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """What tasks have logged since it was asked last; Airflow's loggers write to other places from version to version."""
+
+    def since() -> str:
+        seen = capsys.readouterr()
+        said = "\n".join([*caplog.messages, seen.err, seen.out]).strip()
+        caplog.clear()
+        return said
+
+    caplog.set_level("INFO")
+    return since
+
+
+@pytest.fixture
 def moving_clock(ugen_clock: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Clients live by the emulator's clock, and whenever one would wait, that clock goes on instead."""
     from ugen_provider.core.api.clock import SystemClock

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ class TestRetry:
             task = UGenRetryJobOperator(task_id="again", job_id=failed.job_id, deferrable=False)
             assert run(task, attempts.next())["status"] == "completed"
         assert retries(ugen_emulator) == 1
+
+    def test_the_log_says_that_a_cleared_task_asks_for_no_other_run(
+        self, failed: Any, attempts: Any, logged: Callable[[], str]
+    ) -> None:
+        for said in ("is run again; status", "not asked for again"):
+            run(UGenRetryJobOperator(task_id="again", job_id=failed.job_id, deferrable=False), attempts.next())
+            assert said in logged()
 
     def test_an_answer_that_was_lost_is_looked_for(
         self, failed: Any, attempts: Any, ugen_emulator: Any, ugen_faults: Any
@@ -161,8 +169,9 @@ class TestSensor:
     def sensor(self, job_id: str, **more: Any) -> UGenJobSensor:
         return UGenJobSensor(**{"task_id": "look", "job_id": job_id, "deferrable": True, **more})
 
-    def test_it_waits_for_the_end(self, job: Any, attempts: Any) -> None:
-        assert run(self.sensor(job.job_id), attempts.next())["status"] == "completed"
+    def test_it_waits_for_the_end_and_tells_the_scores(self, job: Any, attempts: Any) -> None:
+        result = run(self.sensor(job.job_id), attempts.next())
+        assert (result["status"], len(result["keyframe_scores"])) == ("completed", 2)
 
     def test_it_waits_for_a_stage(self, job: Any, attempts: Any) -> None:
         found = run(self.sensor(job.job_id, target_stage="generation"), attempts.next())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -388,6 +389,26 @@ class TestOutputs:
             operator(deferrable=True).execute(context)
         assert context["ti"].xcoms["job_id"] == deferred.value.trigger.job_id
         assert "dag_id=dag&run_id=run&task_id=job&map_index=-1" in context["ti"].xcoms["_link_UGenJobLink"]
+
+    def test_the_job_is_known_where_an_attempt_fails_over_what_an_earlier_one_bought(
+        self, attempts: Any, ugen_faults: Any, deferrable: bool
+    ) -> None:
+        ugen_faults.job(fail_at="agents", kind="moderation")
+        jobs = []
+        for _ in range(2):
+            context = attempts.next()  # whose XComs Airflow has cleared
+            with pytest.raises(UGenFailure, match=r"task job of DAG dag, run run.*moderation"):
+                run(operator(deferrable=deferrable), context)
+            jobs.append(context["ti"].xcoms["job_id"])
+        assert jobs[0] == jobs[1]
+        assert context["ti"].xcoms["ugen_watch"]["cancel_on_kill"] is False
+
+    def test_the_log_ends_with_what_it_cost_and_where_the_video_is(
+        self, attempts: Any, logged: Callable[[], str], deferrable: bool
+    ) -> None:
+        result = run(operator(deferrable=deferrable), attempts.next())
+        said = f"completed, {result['credits_consumed']} credits consumed, {result['final_video_url']}"
+        assert f"job {result['job_id']}: {said}" in logged().splitlines()[-1]
 
     @pytest.fixture
     def own_picture(self, tmp_path: Path) -> dict[str, Any]:

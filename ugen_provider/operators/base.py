@@ -87,6 +87,7 @@ class UGenJobOperator(UGenOperator):
         *,
         job_id: str,
         scope: str = "",
+        cancel_on_kill: bool | None = None,
     ) -> Watch:
         """Make the job known while the task still runs: for the links, the plugin, and whoever may cancel it."""
         watch = Watch(
@@ -94,7 +95,7 @@ class UGenJobOperator(UGenOperator):
             ugen_conn_id=self.ugen_conn_id,
             scope=scope,
             attempt=context["ti"].try_number,
-            cancel_on_kill=self.cancel_on_kill,
+            cancel_on_kill=self.cancel_on_kill if cancel_on_kill is None else cancel_on_kill,
             by_scope_key=self.by_scope_key(context),
         )
         push_watch(context, watch)

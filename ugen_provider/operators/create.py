@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ugen_provider.core.api.errors import JobTimeoutError, PurchaseError
+from ugen_provider.core.api.errors import JobError, JobTimeoutError, PurchaseError
 from ugen_provider.operators.base import backstop, seconds, to_number
 from ugen_provider.operators.closing import learn
 from ugen_provider.operators.errors import failing_for_good
@@ -151,17 +151,23 @@ class UGenCreateJobOperator(UGenOrderOperator):
         if self.idempotency == "task_instance":
             learn(context, store, order.intent_scope)
         while True:
-            step = client.run(resolve(client.caller, order, store=store, waited=waited))
+            try:
+                step = client.run(resolve(client.caller, order, store=store, waited=waited))
+            except (PurchaseError, JobError) as error:
+                if waited is None and error.job_id is not None:
+                    # For the page and the links of an attempt that got no further; it holds nothing to be cancelled.
+                    self.announce(context, job_id=error.job_id, scope=order.intent_scope, cancel_on_kill=False)
+                raise
             match step:
                 case NoSlot():
                     waited, slot_since = None, self._wait_for_slot(client, step, slot_since)
                 case Ready(bought):
                     bought = self._of_this_product(context, order, bought)
-                    self._tell(context, order, bought)
+                    self._tell(context, order, bought, after_waiting=waited is not None)
                     return self._deliver(context, client, bought)
                 case _:
                     bought = self._of_this_product(context, order, step.bought)
-                    self._tell(context, order, bought)
+                    self._tell(context, order, bought, after_waiting=False)
                     if not self.wait_for_completion:
                         return self._result(context, client, bought)
                     waited = bought, self._wait(context, client, order, store, bought)
@@ -177,8 +183,8 @@ class UGenCreateJobOperator(UGenOrderOperator):
             return bought
         if self.by_scope_key(context):
             raise PurchaseError(
-                f"{order.scope}: job {bought.job.job_id} under this key is for {made_for!r}, and {wanted!r} is wanted; "
-                "give each mapped instance a scope_key of its own",
+                f"{order.scope.label}: job {bought.job.job_id} under this key is for {made_for!r}, and {wanted!r} is "
+                "wanted; give each mapped instance a scope_key of its own",
                 scope=str(order.scope),
                 reason="key_conflict",
                 job_id=bought.job.job_id,
@@ -186,11 +192,16 @@ class UGenCreateJobOperator(UGenOrderOperator):
         note = f"it was made for {made_for!r}; `regenerate` buys one for {wanted!r}"
         return replace(bought, request_changed=True, notes=(*bought.notes, note))
 
-    def _tell(self, context: Context, order: Order, bought: Purchase) -> None:
-        self.announce(context, job_id=bought.job.job_id, scope=order.intent_scope)
-        self.log.info("job %s: %s, status %s", bought.job.job_id, bought.how.value, bought.job.status)
+    def _tell(self, context: Context, order: Order, bought: Purchase, *, after_waiting: bool) -> None:
+        job = bought.job
+        self.announce(context, job_id=job.job_id, scope=order.intent_scope)
+        if not after_waiting:
+            self.log.info("job %s: %s, status %s", job.job_id, bought.how.value, job.status)
+        if after_waiting or job.ended:
+            spent = "" if job.credits_consumed is None else f", {job.credits_consumed} credits consumed"
+            self.log.info("job %s: %s%s, %s", job.job_id, job.status, spent, job.final_video_url or "no final video")
         for note in bought.notes:
-            self.log.warning("job %s: %s", bought.job.job_id, note)
+            self.log.warning("job %s: %s", job.job_id, note)
 
     def by_scope_key(self, context: Context) -> bool:
         """Whether another mapped instance may have the same scope key."""

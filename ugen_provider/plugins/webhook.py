@@ -48,6 +48,7 @@ def receive(ugen_conn_id: str, body: bytes, headers: Sequence[tuple[str, str]]) 
         NobodyListens: Nothing is to be told.
         UGenError: The job could not be read.
     """
+    from ugen_provider.core.jobs.summary import Scores, describe
     from ugen_provider.core.jobs.webhooks import verify
     from ugen_provider.hooks.ugen import UGenHook
 
@@ -58,12 +59,13 @@ def receive(ugen_conn_id: str, body: bytes, headers: Sequence[tuple[str, str]]) 
     event = verify(body, headers, settings.webhook_secret)
     with hook.get_conn() as client:
         job = client.jobs.get(event.job_id)
-    if not job.ended:
-        raise NobodyListens(f"job {job.job_id} has not ended")
-    return _tell(ugen_conn_id, job)
+        if not job.ended:
+            raise NobodyListens(f"job {job.job_id} has not ended")
+        keyframes = job.keyframes or client.jobs.list_keyframes(job.job_id)
+    return _tell(ugen_conn_id, job, extra=describe(job, scores=Scores.of(job, keyframes=keyframes)))
 
 
-def _tell(ugen_conn_id: str, job: Job) -> str:
+def _tell(ugen_conn_id: str, job: Job, *, extra: dict[str, Any]) -> str:
     from airflow.assets.manager import asset_manager
     from airflow.models.asset import AssetModel
     from airflow.utils.session import create_session
@@ -79,7 +81,7 @@ def _tell(ugen_conn_id: str, job: Job) -> str:
             raise NobodyListens(f"a task waits for job {job.job_id}")
         if _was_told(asset, job.job_id, session=session):
             raise NobodyListens(f"job {job.job_id} was told already")
-        asset_manager.register_asset_change(asset=asset, extra={"ugen": _extra(job)}, session=session)
+        asset_manager.register_asset_change(asset=asset, extra={"ugen": extra}, session=session)
     return f"{uri} was updated"
 
 
@@ -117,9 +119,3 @@ def _was_told(asset: AssetModel, job_id: str, *, session: Session) -> bool:
         .limit(1)
     )
     return session.scalar(query) is not None
-
-
-def _extra(job: Job) -> dict[str, Any]:
-    from ugen_provider.core.jobs.summary import Scores, describe
-
-    return describe(job, scores=Scores.of(job))

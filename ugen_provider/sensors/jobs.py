@@ -92,7 +92,10 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
 
         with self.hook.get_conn() as client:
             job = client.jobs.get(plain_job_id(self.job_id))
-        return job, judge(job, goal=self._goal()) is not None
+            done = judge(job, goal=self._goal()) is not None
+            if job.ended and not job.keyframes:
+                job = job.model_copy(update={"keyframes": tuple(client.jobs.list_keyframes(job.job_id))})
+        return job, done
 
     def poke(self, context: Context) -> Any:  # noqa: ARG002
         """Look once."""

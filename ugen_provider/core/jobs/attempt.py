@@ -87,7 +87,7 @@ class Attempt:
                     intent = yield from self._end(intent)
                 case Move.FAIL:
                     raise PurchaseError(
-                        f"{self._order.scope}: {decision.note}",
+                        f"{self._order.scope.label}: {decision.note}",
                         scope=str(self._order.scope),
                         reason=decision.reason,
                         job_id=intent.job_id,
@@ -96,7 +96,7 @@ class Attempt:
                     assert job is not None  # only FAIL is decided without a job
                     return (yield from self._act(intent, job, decision, how, notes))
         raise PurchaseError(
-            f"{self._order.scope}: job after job was cancelled while it was being bought; look who cancels them",
+            f"{self._order.scope.label}: job after job was cancelled while it was being bought; look who cancels them",
             scope=str(self._order.scope),
             reason="too_many_generations",
             job_id=intent.job_id,
@@ -119,7 +119,7 @@ class Attempt:
                 continue
             if decision.move is Move.FAIL:
                 raise PurchaseError(
-                    f"{self._order.scope}: {decision.note}",
+                    f"{self._order.scope.label}: {decision.note}",
                     scope=str(self._order.scope),
                     reason=decision.reason,
                     job_id=job.job_id,
@@ -127,7 +127,7 @@ class Attempt:
             notes = [decision.note] if decision.note else []
             return (yield from self._act(intent, job, decision, How.of_answer(job, first=True), notes))
         raise PurchaseError(
-            f"{self._order.scope}: {policy.max_generations} generations are dead already; "
+            f"{self._order.scope.label}: {policy.max_generations} generations are dead already; "
             "look why, then buy again by `regenerate`",
             scope=str(self._order.scope),
             reason="too_many_generations",
@@ -225,8 +225,8 @@ class Attempt:
                 yield Sleep(seconds=_SEARCH_PAUSE)
             else:
                 raise PurchaseError(
-                    f"{self._order.scope}: the service holds another request under this order's key and does not say "
-                    "which job; buy on purpose by `regenerate` (or tell mapped instances apart by `scope_key`)",
+                    f"{self._order.scope.label}: the service holds another request under this order's key and does not "
+                    "say which job; buy on purpose by `regenerate` (or tell mapped instances apart by `scope_key`)",
                     scope=str(self._order.scope),
                     reason="key_conflict",
                 ) from None
@@ -255,7 +255,7 @@ class Attempt:
         if refused:
             job_id = intent.job_id if intent is not None else None
             raise PurchaseError(
-                f"{self._order.scope}: {why}", scope=str(self._order.scope), reason=reason, job_id=job_id
+                f"{self._order.scope.label}: {why}", scope=str(self._order.scope), reason=reason, job_id=job_id
             )
 
     def _refuse_if_not_spending(self, why: str, intent: Intent | None = None) -> None:
@@ -357,7 +357,7 @@ class Attempt:
             except (ConflictError, NotFoundError):
                 yield Sleep(seconds=_SETTLE_PAUSE)
         raise PurchaseError(
-            f"{self._order.scope}: job {intent.job_id} is to be cancelled and does not end; try again later",
+            f"{self._order.scope.label}: job {intent.job_id} is to be cancelled and does not end; try again later",
             scope=str(self._order.scope),
             reason="cancel_pending",
             job_id=intent.job_id,

@@ -45,8 +45,8 @@ def find_by_key(caller: Caller, intent: Intent, *, scope: Scope) -> Flow[Job | N
         undecided = True
     if undecided:
         raise PurchaseError(
-            f"{scope}: an attempt {intent.key} may have bought a job, the service no longer has to remember its key, "
-            "and its list does not tell; look at the account, then use `regenerate`",
+            f"{scope.label}: an attempt {intent.key} may have bought a job, the service no longer has to remember its "
+            "key, and its list does not tell; look at the account, then use `regenerate`",
             scope=str(scope),
             reason="undecidable",
         )

@@ -165,7 +165,7 @@ def conclude(bought: Purchase, *, order: Order, reason: Reason = Reason.ENDED) -
         JobPausedError: It is paused, and waiting for that was not wanted.
     """
     job = bought.job
-    about = f"job {job.job_id} of {order.scope}"
+    about = f"job {job.job_id} of {order.scope.label}"
     match job.state:
         case JobState.COMPLETED if not delivered(job, body=bought.intent.body):
             why = "completed without a final video, although no earlier stop was asked for"

@@ -27,6 +27,28 @@ class Scope:
         return json.dumps([self.namespace, self.kind, *self.parts], ensure_ascii=False, separators=(",", ":"))
 
     @property
+    def label(self) -> str:
+        """As a person would say it; the text of a scope is for keys.
+
+        Examples:
+            >>> task_scope(dag_id="shop", run_id="monday", task_id="videos", map_index=3).label
+            'task videos[3] of DAG shop, run monday'
+            >>> product_scope(catalogue="shop", product_id="LL-1", namespace="staging").label
+            "product LL-1 of catalogue shop, namespace 'staging'"
+        """
+        match self.kind, self.parts:
+            case "task", (dag_id, run_id, task_id, last):
+                row = "" if last == "-1" else f"[{last.removeprefix('key:')}]"
+                said = f"task {task_id}{row} of DAG {dag_id}, run {run_id}"
+            case "partition", (asset, partition):
+                said = f"asset {asset}" + (f", partition {partition}" if partition else "")
+            case "product", (catalogue, product_id):
+                said = f"product {product_id} of catalogue {catalogue}"
+            case _:
+                said = f"order {' '.join(self.parts)!r}"
+        return said + (f", namespace {self.namespace!r}" if self.namespace else "")
+
+    @property
     def by_content(self) -> bool:
         """Whether a changed request is another order: so for products, where nobody owns a job alone."""
         return self.kind == "product"

@@ -149,7 +149,7 @@ def connection(ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """What tasks have logged since it was asked last; Airflow's loggers write to other places from version to version."""
+    """What tasks have logged since it was asked last; where Airflow logs to changes."""
 
     def since() -> str:
         seen = capsys.readouterr()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check what no linter knows: licence lines, the size of modules, no Python in airflow/."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def problems_of(path: Path, *, text: str) -> list[str]:
         found.append(f"{path}: begin it with the line {LICENCE_LINE!r}")
     if path.parts[0] == "airflow":
         found.append(f"{path}: airflow/ holds no Python (docs/adr/0001): it would join the installed package")
+    if path.parts[0] in SHIPPED and re.search(r"^ +Example:$", text, re.MULTILINE):
+        found.append(f"{path}: the section is `Examples:`; the reference would show `Example:` as prose")
     if path.parts[0] in SHIPPED and len(lines) > MOST_LINES and str(path) not in LONG_FOR_A_REASON:
         found.append(f"{path}: {len(lines)} lines; split it, or give the reason in {Path(__file__).name}")
     return found

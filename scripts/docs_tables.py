@@ -11,19 +11,33 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
+
+from ugen_provider.core.api import models, rules
 from ugen_provider.core.api.models import Job
 from ugen_provider.core.jobs.buying import BuyingPolicy, Move, decide
 from ugen_provider.core.jobs.intent import OurAction
+from ugen_provider.core.media import manifest
 from ugen_provider.emulator.world import readings
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("docs/explain/assumptions.md", "docs/explain/never-pay-twice.md", "docs/reference/emulator.md")
+PAGES = (
+    "docs/explain/assumptions.md",
+    "docs/explain/never-pay-twice.md",
+    "docs/reference/client.md",
+    "docs/reference/dagster.md",
+    "docs/reference/emulator.md",
+    "docs/reference/media.md",
+)
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,15 +48,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def switches() -> str:
-    """Every open question about the service: what is assumed, what else it could be, how that is turned on."""
+    """Every open question about the service: what is assumed, and what else it could be."""
     explained = dict(re.findall(r"^    +(\w+): (.+)$", inspect.getdoc(readings.Readings) or "", re.MULTILINE))
     assumed = readings.Readings().as_dict()
     rows = []
     for name in readings.names():
         others = [value for value in readings.choices(name) if value != assumed[name]]
-        flips = [f"`--reading {name}={value}`" for value in others] or [f"`--reading {name}=SECONDS`"]
-        rows.append((f"`{name}`", explained[name], _shown(assumed[name]), "<br>".join(flips)))
-    return table(("switch", "the question", "assumed", "turn it with"), rows)
+        flips = [f"`{name}={value}`" for value in others] or [f"`{name}=SECONDS`"]
+        rows.append((explained[name], _turned(name, assumed[name]), "<br>".join(flips)))
+    return table(("the question", "assumed", "otherwise"), rows)
+
+
+def _turned(name: str, value: object) -> str:
+    return f"`{name}={value:g}`" if isinstance(value, float) else f"`{name}={value}`"
 
 
 def values() -> str:
@@ -141,11 +159,125 @@ def cancelling() -> str:
     return table(("what happened to the task instance", "its state", "the job is"), rows)
 
 
+def request() -> str:
+    """Every field of a create-job request: what it may hold, and what the service takes where it is left out."""
+    kinds = {"string": "text", "url": "http(s) URL", "integer": "whole number", "object": "object",
+             "number": "number", "boolean": "true or false", "strings": "list of texts"}  # fmt: skip
+    rows = []
+    for rule in rules.FIELDS:
+        least, most = (None if bound is None else f"{bound:g}" for bound in (rule.least, rule.most))
+        span = f", {least} to {most}" if least and most else f", at least {least}" if least else ""
+        one_of = f": one of {', '.join(f'`{value}`' for value in rule.one_of)}" if rule.one_of else ""
+        without = "must be given" if rule.required else "" if rule.default is None else f"`{_json(rule.default)}`"
+        rows.append((f"`{rule.name}`", f"{kinds[rule.kind]}{span}{one_of}", without))
+    return table(("field", "holds", "without it, the service takes"), rows)
+
+
+def _json(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def answers() -> str:
+    """What is read of each answer."""
+    kinds = [kind for kind in vars(models).values() if isinstance(kind, type) and issubclass(kind, models.Answer)]
+    rows = [
+        # What reads a moment of time is typed as Any at run time, so that pendulum is imported late.
+        (
+            f"`{kind.__name__}`",
+            f"`{name}`",
+            "`datetime` or none" if field.annotation is Any else _holds(field.annotation),
+        )
+        for kind in kinds
+        for name, field in kind.model_fields.items()
+    ]
+    return table(("answer", "field", "holds"), rows)
+
+
+def manifests() -> str:
+    """Every field of a manifest."""
+    kinds = (manifest.Manifest, manifest.ManifestFile, manifest.MissingFile, manifest.Credits, manifest.Scores)
+    rows = [
+        (f"`{kind.__name__}`", f"`{name}`", _holds(field.annotation), field.description or "")
+        for kind in kinds
+        for name, field in kind.model_fields.items()
+    ]
+    return table(("of", "field", "holds", ""), rows)
+
+
+def resource() -> str:
+    """Every setting of the Dagster resource."""
+    from dagster_ugen import UGenResource
+
+    return table(("setting", "holds", "default", ""), _settings(UGenResource))
+
+
+def component() -> str:
+    """Everything that the component's YAML may say."""
+    from dagster_ugen import UGenVideosComponent
+
+    return table(("attribute", "holds", "default", ""), _settings(UGenVideosComponent))
+
+
+def _settings(kind: type[BaseModel], *, below: str = "") -> Iterator[Sequence[str]]:
+    for name, field in kind.model_fields.items():
+        inner = next((part for part in (field.annotation, *get_args(field.annotation)) if _is_model(part)), None)
+        default = "must be given" if field.is_required() else "" if inner else _default(field.default)
+        holds = "these:" if inner else _holds(field.annotation)
+        yield f"`{below}{name}`", holds, default, " ".join(filter(None, (field.description, _see(inner))))
+        if inner is not None:
+            yield from _settings(inner, below=f"{below}{name}.")
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _see(kind: type[BaseModel] | None) -> str:
+    """Where the fields of a part are explained."""
+    found = re.search(r"see (`\w+`)", (kind and kind.__doc__) or "")
+    return f"See {found[1]}." if found else ""
+
+
+def _default(value: object) -> str:
+    return "none" if value is None else "empty" if value in ("", [], {}) else f"`{_json(value)}`"
+
+
+def _holds(annotation: Any) -> str:
+    """A type, in words."""
+    origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part is not Ellipsis]
+    if origin in {Union, UnionType}:
+        known = [_holds(part) for part in parts if part is not NoneType]
+        return " or ".join([*known, *(["none"] if NoneType in parts else [])])
+    if origin is Literal:
+        return " or ".join(f"`{part}`" for part in parts)
+    if origin in {tuple, list}:
+        return f"list of {_holds(parts[0])}"
+    if origin is dict:
+        return "object"
+    if annotation in WORDS_OF:
+        return WORDS_OF[annotation]
+    return f"`{annotation.__name__}`"
+
+
+WORDS_OF: dict[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Any: "anything",
+}
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "switches": switches,
     "values": values,
     "buying": buying,
     "cancelling": cancelling,
+    "request": request,
+    "answers": answers,
+    "manifests": manifests,
+    "resource": resource,
+    "component": component,
 }
 
 

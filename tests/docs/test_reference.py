@@ -53,3 +53,11 @@ def test_a_public_name_is_in_the_reference(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(NAMED))
 def test_what_the_reference_names_has_a_docstring(path: str) -> None:
     assert found(path).__doc__
+
+
+def test_every_field_of_a_request_is_explained() -> None:
+    from ugen_provider import CreateJob
+    from ugen_provider.core.api import rules
+
+    explained = re.findall(r"^        (\w+): \S", CreateJob.__doc__ or "", re.MULTILINE)
+    assert [rule.name for rule in rules.FIELDS if rule.name not in explained] == []

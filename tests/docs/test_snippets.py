@@ -250,6 +250,29 @@ def test_yaml_means_something(snippet: Snippet, reader: Path) -> None:
             assert defs.resolve_all_asset_keys()
 
 
+def test_the_start_in_dagster_can_be_followed(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, in an environment that knows of no instance; what would serve pages only looks whether it could."""
+    import os
+    import subprocess
+    import sys
+
+    (reader / "feed.xml").unlink()
+    shown = [snippet.text for snippet in ALL if snippet.page == "start/dagster.md"]
+    for name, mark in {
+        "definitions.py": "defs = dg.Definitions",
+        "add_partitions.py": "sync_product_partitions(",
+    }.items():
+        (reader / name).write_text(next(text for text in shown if mark in text))
+    feed, start = (next(text for text in shown if text.startswith(mark)) for mark in ("cp ", "export "))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_HOME")}
+    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
+    script = f"set -e\n{feed}{start.replace('dagster dev', 'dagster definitions validate')}"
+    done = subprocess.run(["bash", "-c", script], cwd=reader, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 new products, 1 rows refused" in done.stdout
+    assert list((reader / "dagster_home").iterdir())
+
+
 def test_every_program_is_run_by_a_test() -> None:
     assert [
         snippet.place for snippet in ALL if snippet.language in {"python", "yaml"} and snippet.place not in TESTED

@@ -234,11 +234,37 @@ class CreateJob(BaseModel):
         product_image_url: http(s) address of the picture; the service must be able to fetch it.
         segment_count: Segments, 1 to 10.
         video_model: The model; Veo makes segments of 8 s, Kling of 3 to 10 s and, alone, 1:1.
+        video_resolution: `standard`, or another word of the service.
+        aspect_ratio: `9:16`, `16:9` or, by Kling, `1:1`.
         segment_duration: Seconds per segment.
+        interaction_mode: What is done with the product: `holdable`, `display_static`.
+        environment_description: Where the scene is.
+        key_selling_points: What the script says of the product.
+        cta_text: What the script asks for in the end.
+        custom_script: The words themselves; `script_structure`, `script_tone`, `key_selling_points` and `cta_text` are
+            ignored beside it.
+        script_structure: How a script is built.
+        script_tone: How it sounds: `conversational`, `enthusiastic`.
+        persona_id: Who speaks; a random persona where not given.
+        captions_enabled: Whether there are captions.
+        caption_style: How they look.
+        custom_caption_options: How they look, in detail; the service charges for it.
+        music_enabled: Whether there is music.
+        music_mood: Which music: `upbeat`.
         music_volume: 0 to 1.
+        custom_music_id: A track of your own, from `client.music.upload`.
+        elevenlabs_voice_id: Another voice than the persona's.
+        voice_settings: How that voice speaks.
+        qai_enabled: Whether the service judges its keyframes and segments.
+        qai_mode: From which score on they pass: `lenient` 0.55, `standard` 0.70, `strict` 0.80.
         max_retries_keyframe: Repeats of a keyframe that fails its check, 0 to 5.
         max_retries_video: Repeats of a segment that fails its check, 0 to 5.
+        human_review: Review by people; `off` where not given.
+        human_review_max_rejections: How often a review may refuse.
+        human_review_budget: What is done once that is used up: `accept_best`.
+        failure_behavior: What happens where no repeat passed: `accept_best`.
         stop_at_stage: Stage after which the job pauses.
+        webhook_url: Who is told of this job, instead of the account's webhook.
         idempotency_key: The key under which the service knows this order; normally left to `core.jobs`.
 
     Raises:

@@ -14,7 +14,7 @@ SOURCE = ROOT / "ugen_provider/core/api/_async_client.py"
 TARGET = ROOT / "ugen_provider/core/api/_sync_client.py"
 RULES = [
     (
-        r"The async client\. .*\n",
+        r"The async client\. .*",
         "The sync client, made from `_async_client.py` by `scripts/unasync.py`; change that one.",
     ),
     (r"The U-Gen API, awaited\.", "The U-Gen API, blocking."),
@@ -36,7 +36,7 @@ RULES = [
 def main(*, check: bool = False) -> int:
     text = SOURCE.read_text()
     for pattern, replacement in RULES:
-        text, count = re.subn(pattern, replacement + ('"""\n' if pattern.endswith("\\n") else ""), text)
+        text, count = re.subn(pattern, replacement, text)
         if not count:
             sys.exit(f"scripts/unasync.py: the rule {pattern!r} matches nothing any more; remove it")
     ruff = Path(sys.executable).with_name("ruff")

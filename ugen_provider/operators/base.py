@@ -192,7 +192,7 @@ def is_pending(value: object) -> bool:
 def is_nothing(value: object) -> bool:
     """Whether a template rendered to nothing: to an empty text, or to the word for it.
 
-    Example:
+    Examples:
         >>> is_nothing(" "), is_nothing("None"), is_nothing("Lamp")
         (True, True, False)
     """
@@ -295,7 +295,7 @@ def to_number(
     Raises:
         ConfigError: It is none, or out of its bounds.
 
-    Example:
+    Examples:
         >>> to_number("min_score", "0.8", least=0, most=1)
         0.8
     """

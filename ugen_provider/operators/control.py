@@ -57,7 +57,7 @@ class UGenExistingJobOperator(UGenJobOperator):
     """
 
     template_fields: Collection[str] = ("ugen_conn_id", "job_id")
-    did: ClassVar[tuple[str, str]] = ("done", "nothing had to be done")
+    _did: ClassVar[tuple[str, str]] = ("done", "nothing had to be done")
     """What the log says of the action: that it was taken now, or that there was no need to."""
     any_end_is_fine: ClassVar[bool] = False
     """Whether a job that failed or was cancelled is a result like any other."""
@@ -109,7 +109,7 @@ class UGenExistingJobOperator(UGenJobOperator):
                 scope = str(scope_of(context, namespace=client.config.namespace, part=type(self).__name__))
                 self.announce(context, job_id=job_id, scope=scope)
                 acted = client.run(self._act(client, job_id, store=store, scope=scope))
-                self.log.info("job %s: %s; status %s", job_id, self.did[acted.how != "done"], acted.job.status)
+                self.log.info("job %s: %s; status %s", job_id, self._did[acted.how != "done"], acted.job.status)
                 if not self.wait_for_completion:
                     return self._result(client, acted.job)
                 return self._wait(context, client, acted, store, scope)
@@ -205,7 +205,7 @@ class UGenRetryJobOperator(UGenExistingJobOperator):
     """
 
     template_fields: Collection[str] = ("ugen_conn_id", "job_id", "restart_from_stage")
-    did = ("is run again", "not asked for again, since it runs, or this task instance asked for it before")
+    _did = ("is run again", "not asked for again, since it runs, or this task instance asked for it before")
 
     def __init__(self, *, restart_from_stage: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -241,7 +241,7 @@ class UGenPauseJobOperator(UGenExistingJobOperator):
     """
 
     any_end_is_fine = True
-    did = ("is asked to pause", "ended before it could be paused")
+    _did = ("is asked to pause", "ended before it could be paused")
 
     def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
         super().__init__(cancel_on_kill=cancel_on_kill, **kwargs)
@@ -279,7 +279,7 @@ class UGenResumeJobOperator(UGenExistingJobOperator):
     """
 
     template_fields: Collection[str] = ("ugen_conn_id", "job_id", "approval")
-    did = ("goes on", "was not paused")
+    _did = ("goes on", "was not paused")
 
     def __init__(self, *, job_id: Any = None, approval: Any = None, **kwargs: Any) -> None:
         self.approval = approval
@@ -322,7 +322,7 @@ class UGenCancelJobOperator(UGenExistingJobOperator):
     """
 
     any_end_is_fine = True
-    did = ("is cancelled", "ended before it could be cancelled")
+    _did = ("is cancelled", "ended before it could be cancelled")
     closes_jobs = True
 
     def execute(self, context: Context) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from picture_of_the_gallery import BROWSERS
+from picture_of_the_gallery import ALL_SHOWN, BROWSERS, SHOW_FRAMES
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -78,6 +78,8 @@ def emulator(page: Page) -> None:
         page.goto(server.url)
         page.wait_for_timeout(3000)
         page.wait_for_function(LOADED)
+        page.evaluate(SHOW_FRAMES)
+        page.wait_for_function(ALL_SHOWN)
         keep(page, "emulator")
 
 

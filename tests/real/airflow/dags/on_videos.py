@@ -13,7 +13,8 @@ def on_finished_video():
     @task
     def tell(triggering_asset_events=None) -> list[str]:
         events = [event for events in triggering_asset_events.values() for event in events]
-        return [event.extra["ugen"]["job_id"] for event in events]
+        told = [event.extra["ugen"] for event in events]
+        return [video["job_id"] for video in told if video["keyframe_scores"]]
 
     tell()
 

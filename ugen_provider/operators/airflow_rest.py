@@ -46,9 +46,21 @@ class AirflowRest:
         self._token = connection.password or ""
         if connection.login:
             login = {"username": connection.login, "password": connection.password}
-            self._token = str(self._ask("POST", "/auth/token", body=login)["access_token"])
+            self._token = str(self._named("access_token", self._ask("POST", "/auth/token", body=login)))
 
-    def _ask(self, method: str, path: str, *, body: Any = None, **params: Any) -> dict[str, Any]:
+    def _named(self, name: str, answer: dict[str, Any]) -> Any:
+        """A field of an answer. Whoever answers without it is no Airflow, and an empty list of its would free all jobs.
+
+        Raises:
+            ConfigError: It is not there.
+        """
+        if name not in answer:
+            raise ConfigError(f"connection {self._conn_id!r}: what answers at {self._url} is not Airflow's API server")
+        return answer[name]
+
+    def _ask(
+        self, method: str, path: str, *, body: Any = None, may_be_missing: bool = False, **params: Any
+    ) -> dict[str, Any]:
         url = self._url + path + (f"?{urlencode(params, doseq=True)}" if params else "")
         headers = {"Content-Type": "application/json"}
         if body is None:
@@ -57,10 +69,10 @@ class AirflowRest:
         request = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310  http(s) only
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                read: dict[str, Any] = json.load(answer)
-                return read
+                read: Any = json.load(answer)
+                return read if isinstance(read, dict) else {}
         except urllib.error.HTTPError as error:
-            if error.code == 404:
+            if error.code == 404 and may_be_missing:
                 return {}
             raise ConfigError(
                 f"connection {self._conn_id!r}: Airflow answers {error.code} to {method} {path}"
@@ -74,11 +86,10 @@ class AirflowRest:
 
     def _watches(self) -> Iterator[Watch]:
         for ti in self._task_instances():
-            if "UGen" not in str(ti.get("operator")) and "ugen" not in str(ti.get("operator_name")):
-                continue
+            # Whatever its operator is called: it may be a user's own that stands on one of ours.
             run, task = quote(ti["dag_run_id"], safe=""), quote(ti["task_id"], safe="")
             path = f"/api/v2/dags/{quote(ti['dag_id'], safe='')}/dagRuns/{run}/taskInstances/{task}/xcomEntries/{WATCH}"
-            entry = self._ask("GET", path, map_index=ti["map_index"], stringify="false")
+            entry = self._ask("GET", path, may_be_missing=True, map_index=ti["map_index"], stringify="false")
             watch = Watch.from_dict(entry.get("value"))
             if watch is not None:
                 yield watch
@@ -87,7 +98,7 @@ class AirflowRest:
         offset = 0
         while True:
             page = self._ask("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", state=HOLDING, limit=_PAGE, offset=offset)
-            found = page.get("task_instances") or []
+            found = self._named("task_instances", page)
             yield from found
             offset += len(found)
             if not found or offset >= int(page.get("total_entries") or 0):

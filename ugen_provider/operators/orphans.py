@@ -39,8 +39,8 @@ class UGenFindOrphansOperator(UGenOperator):
 
     Args:
         airflow_conn_id: A connection to Airflow's own REST API, since a worker has no database: host with scheme and
-            port, login and password.
-        ledger_conn_ids: Ledgers whose products hold jobs too.
+            port, login and password of a user who may read the task instances and XComs of all DAGs.
+        ledger_conn_ids: Ledgers whose products hold jobs too: those of all feeds on this account.
         action: `report` names them; `attach` waits until they have ended, so that their outputs can be collected;
             `cancel` cancels them, which releases their credits.
         min_age: Seconds that a job must have gone unchanged; a younger one may be just about to be written down.

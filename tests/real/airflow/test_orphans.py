@@ -33,10 +33,11 @@ def find(stage: Stage) -> Callable[[], set[str]]:
     return found
 
 
+@pytest.mark.parametrize("dag_id", ["deferred_job", "dying_deferred_job"], ids=["ours", "a_users_own_operator"])
 def test_what_nobody_holds_is_cancelled_and_what_a_task_waits_for_is_not(
-    stage: Stage, find: Callable[[], set[str]]
+    stage: Stage, find: Callable[[], set[str]], dag_id: str
 ) -> None:
-    held = stage.start("deferred_job")
+    held = stage.start(dag_id, die="")
     held.until("deferred")
     with UGenClient(api_key=LOCAL_KEY, base_url=stage.ugen.base_url) as client:
         lost = client.jobs.create(

@@ -70,7 +70,13 @@ BETWEEN_ROOMS = frozenset(
         "ugen_provider.decorators.jobs.FIELDS",
         "ugen_provider.decorators.jobs.UGenJobDecoratedOperator",
         "ugen_provider.hooks.ugen.explain",
+        "ugen_provider.links.ugen.LINKS",
+        "ugen_provider.links.ugen.PAGES",
+        "ugen_provider.links.ugen.page_of",
         "ugen_provider.operators.feeds.ledger_address",
+        "ugen_provider.operators.media.INCLUDE",
+        "ugen_provider.operators.media.Kind",
+        "ugen_provider.operators.media.store_outputs",
         "ugen_provider.operators.review.LOOK",
         "ugen_provider.operators.review.body_of",
         "ugen_provider.triggers.events.CURSOR",
@@ -78,6 +84,12 @@ BETWEEN_ROOMS = frozenset(
         "ugen_provider.triggers.events.ENDINGS",
         "ugen_provider.triggers.events.LOOK_BACK",
         "ugen_provider.triggers.events.OVERLAP",
+        "ugen_provider.triggers.jobs.ASK_SECONDS",
+        "ugen_provider.triggers.jobs.DEFAULT_POLL_INTERVAL",
+        "ugen_provider.triggers.jobs.KILL_SECONDS",
+        "ugen_provider.triggers.jobs.MOST_JOBS",
+        "ugen_provider.triggers.jobs.read_config",
+        "ugen_provider.triggers.jobs.ready",
     }
 )
 """Names without an underscore that our own rooms share; they promise nothing to users, and may change at any time."""

@@ -24,6 +24,7 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.metadata.metadata_set import NamespacedMetadataSet
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster.components.resolved.errors import ResolutionException
 
 __all__ = [
     "ALREADY_LOGGED",
@@ -32,6 +33,7 @@ __all__ = [
     "DATA_VERSION_TAG",
     "INTERRUPTS",
     "NamespacedMetadataSet",
+    "ResolutionException",
     "check_evaluation",
     "get_input_data_version_tag",
     "get_input_event_pointer_tag",

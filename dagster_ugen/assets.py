@@ -14,7 +14,7 @@ from dagster_ugen.failing import failure_of
 from dagster_ugen.gate import UGenApprovalConfig, UGenGate
 from dagster_ugen.options import UGenOptions
 from dagster_ugen.outputs import MADE_TOGETHER, Output
-from dagster_ugen.requests import Requests, as_requests
+from dagster_ugen.requests import FeedRequests, Requests, as_requests
 from dagster_ugen.resource import UGenResource
 from dagster_ugen.translator import DagsterUGenTranslator, UGenAssetProps
 
@@ -276,8 +276,16 @@ def assets_of(
         retry_policy: Dagster's own retries.
         pool: A concurrency pool.
         execute: The body instead of `videos.materialize`.
+
+    Raises:
+        DagsterInvalidDefinitionError: A feed is to be ordered from, and there are no partitions.
     """
     partitions_def = videos.props.partitions_def
+    if partitions_def is None and isinstance(videos.requests, FeedRequests):
+        raise dg.DagsterInvalidDefinitionError(
+            f"{name}: each product of a feed is a partition; say "
+            'partitions_def=dg.DynamicPartitionsDefinition(name="ugen_products")'
+        )
     if backfill_policy is None and partitions_def is not None:
         backfill_policy = dg.BackfillPolicy.multi_run(PARTITIONS_PER_RUN)
     resources = {"ugen": resource} if resource is not None else None

@@ -27,6 +27,7 @@ from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.jobs.cancelling import cancel, pause
 from ugen_provider.core.jobs.intent import OurAction
 from ugen_provider.core.jobs.watcher import JobWatcher
+from ugen_provider.core.media.stores import Store
 
 _log = logging.getLogger("dagster_ugen")
 _SETTLE_SECONDS = 10.0
@@ -57,9 +58,12 @@ class Engine:
             One result per partition, in their order. A partition that fails stops no other.
 
         Raises:
-            UGenError: Nothing could be begun, such as a feed that cannot be read.
+            UGenError: Nothing could be begun, such as a feed that cannot be read, or a destination that nothing here
+                can write to.
         """
         work = self._work
+        if work.destination is not None:
+            await asyncio.to_thread(Store, work.destination)
         requests = await asyncio.to_thread(work.requests.of, work.partitions, model=work.config.video_model)
         known = await asyncio.to_thread(work.log.read_ahead, work.partitions)
         streams = StreamClient()

@@ -126,7 +126,7 @@ def approve_keyframe(instance: dg.DagsterInstance, videos: UGenVideos, *, partit
 
     Args:
         instance: The Dagster instance.
-        videos: What `build_ugen_assets` was given, or `UGenVideos.of(assets)`.
+        videos: The `UGenVideos` whose assets `assets_of` made.
         partition: The partition.
         by: Who approves, for the record.
 

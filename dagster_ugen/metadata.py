@@ -44,6 +44,7 @@ class UGenMetadataSet(NamespacedMetadataSet):
         video_model: The model that made it.
         how: How the job came to be ours: `submitted`, `attached`, `taken`, `found` (under its key, and complete:
             nothing was paid), `resumed`, `stage_retried`.
+        notes: What a person should be told.
         preview: Pictures that the asset page shows.
         generation: How often it was deliberately bought again.
         request_changed: Whether the request is another one now than what the job was made from.
@@ -59,17 +60,18 @@ class UGenMetadataSet(NamespacedMetadataSet):
         duration_seconds: Length of the video.
         job_seconds: From the job's creation to its end.
         url: Where the service serves it; such links may expire.
+        urls: The same, where there are several.
         manifest: Where its `manifest.json` is.
-        notes: What a person should be told.
     """
 
-    # Dagster 1.12 reads `Optional[X]` of a metadata set, and not `X | None`. Its pages keep this order: the pictures
-    # stand where they are seen without scrolling past the figures.
+    # Dagster 1.12 reads `Optional[X]` of a metadata set, and not `X | None`. Its pages keep this order: what a
+    # person should be told, and the pictures, stand where they are seen without scrolling past the figures.
     job_id: str
     status: Optional[str] = None
     stage: Optional[str] = None
     video_model: Optional[str] = None
     how: Optional[str] = None
+    notes: Optional[str] = None
     preview: Optional[dg.MarkdownMetadataValue] = None
     generation: Optional[int] = None
     request_changed: Optional[bool] = None
@@ -87,7 +89,6 @@ class UGenMetadataSet(NamespacedMetadataSet):
     url: Optional[dg.UrlMetadataValue] = None
     urls: Optional[dg.JsonMetadataValue] = None
     manifest: Optional[dg.PathMetadataValue] = None
-    notes: Optional[str] = None
 
     @classmethod
     def namespace(cls) -> str:

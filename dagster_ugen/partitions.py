@@ -48,7 +48,8 @@ def sync_product_partitions(instance: dg.DagsterInstance, requests: FeedRequests
         FeedError: The feed cannot be read; what was read before is added.
 
     Examples:
-        >>> sync_product_partitions(dg.DagsterInstance.get(), FeedRequests("feed.xml"), name="ugen_products").added
+        >>> feed = FeedRequests("examples/feed.xml", job_defaults={"segment_count": 2})
+        >>> sync_product_partitions(dg.DagsterInstance.get(), feed, name="ugen_products").added
         5
     """
     from ugen_provider.core.feeds.planning import Order

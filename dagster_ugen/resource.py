@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import Field
@@ -19,14 +18,18 @@ if TYPE_CHECKING:
 class UGenResource(dg.ConfigurableResource[Any]):
     """The U-Gen account, and how it is used.
 
-    Examples:
-        ```python
-        defs = dg.Definitions(
-            assets=build_ugen_assets(requests=FeedRequests("feed.xml", job_defaults={"segment_count": 3})),
-            resources={"ugen": UGenResource(api_key=dg.EnvVar("UGEN_API_KEY"))},
-        )
-        ```
+    ```python
+    defs = dg.Definitions(
+        assets=build_ugen_assets(
+            requests=FeedRequests("feed.xml", job_defaults={"segment_count": 3}),
+            partitions_def=dg.DynamicPartitionsDefinition(name="ugen_products"),
+        ),
+        resources={"ugen": UGenResource(api_key=dg.EnvVar("UGEN_API_KEY"))},
+    )
+    ```
     """
+
+    # The example is not indented, since Dagster's page of the resource shows this text as Markdown.
 
     api_key: str = Field(
         repr=False, description="The API key. Give it as `dg.EnvVar('UGEN_API_KEY')`, or Dagster's pages show it."
@@ -108,7 +111,11 @@ class UGenResource(dg.ConfigurableResource[Any]):
 
     @property
     def is_local(self) -> bool:
-        """Whether the API is this machine's own, whose links lead to private addresses as well."""
-        from ugen_provider.core.api.config import is_loopback
+        """Whether the API is one of your own machines, whose links lead to private addresses as well.
 
-        return is_loopback(urlsplit(self.base_url or "").hostname or "")
+        Over plain http nothing else is asked: this machine, or one that `allow_insecure` stands for.
+
+        Raises:
+            ConfigError: The key is missing, or a setting is out of the question.
+        """
+        return self.client_config().base_url.startswith("http://")

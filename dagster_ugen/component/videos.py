@@ -7,13 +7,14 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
-from dagster.components import Component, ComponentLoadContext, Model, Resolvable, scaffold_with
-from pydantic import Field, field_validator, model_validator
+from dagster.components import Component, ComponentLoadContext, Model, scaffold_with
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dagster_ugen import automation
 from dagster_ugen.assets import UGenVideos, assets_of
 from dagster_ugen.batch import build_ugen_batch_job
 from dagster_ugen.checks import UGenChecks, build_ugen_asset_checks, checks_of
+from dagster_ugen.component.fields import Args, Placed, limited, names
 from dagster_ugen.component.scaffolder import UGenVideosScaffolder
 from dagster_ugen.feed_sensor import build_ugen_product_feed_sensor
 from dagster_ugen.gate import UGenGate
@@ -24,17 +25,18 @@ from dagster_ugen.requests import FeedRequests
 from dagster_ugen.resource import UGenResource
 from dagster_ugen.sensors import build_ugen_completion_sensor
 from dagster_ugen.translator import DagsterUGenTranslator, UGenAssetProps
+from ugen_provider.core.api.rules import BY_NAME
 
 Automation = Literal["after_approval", "for_new_products"]
 
 
-class PartitionsArgs(Model, Resolvable):
+class PartitionsArgs(Args):
     """The products as dynamic partitions."""
 
-    name: str = Field(default="ugen_products", description="Name of the dynamic partitions definition.")
+    name: str = Field(default="ugen_products", min_length=1, description="Name of the dynamic partitions definition.")
 
 
-class AccountArgs(Model, Resolvable):
+class AccountArgs(Args):
     """How the account is used."""
 
     base_url: str | None = Field(default=None, description="Address of the API; the real service where not given.")
@@ -43,35 +45,46 @@ class AccountArgs(Model, Resolvable):
     spending: Literal["allow", "attach_only", "off"] = Field(
         default="allow", description="`attach_only` takes and waits for what was bought; `off` does nothing."
     )
-    poll_interval: float = Field(default=10.0, gt=0, description="Seconds between looks at a job.")
+    poll_interval: float = limited(10.0, above=0, description="Seconds between looks at a job.")
+    allow_insecure: bool = Field(
+        default=False, description="Whether the key may travel over plain http to another machine."
+    )
+
+    @model_validator(mode="after")
+    def _check_address(self) -> "AccountArgs":
+        from ugen_provider.core.api.config import check_base_url
+
+        if self.base_url is not None:
+            check_base_url(self.base_url, allow_insecure=self.allow_insecure)
+        return self
 
 
-class OptionsArgs(Model, Resolvable):
+class OptionsArgs(Args):
     """The choices that the money protocol leaves to you; see `UGenOptions`."""
 
     on_earlier_failure: Literal["retry_stage", "resubmit", "fail"] = "retry_stage"
-    max_stage_retries: int = Field(default=2, ge=0)
+    max_stage_retries: int = limited(2, least=0)
     on_paused: Literal["wait", "fail"] = "wait"
     on_interrupt: Literal["cancel", "pause", "detach"] = "cancel"
-    max_credits: int | None = Field(default=None, ge=1)
-    timeout: float | None = Field(default=None, gt=0)
-    slot_timeout: float | None = Field(default=None, ge=0)
-    min_score: float | None = Field(default=None, ge=0, le=1)
+    max_credits: int | None = limited(None, least=1)
+    timeout: float | None = limited(None, above=0)
+    slot_timeout: float | None = limited(None, least=0)
+    min_score: float | None = limited(None, least=0, most=1)
     on_low_quality: Literal["warn", "fail"] = "warn"
 
 
-class GateArgs(Model, Resolvable):
+class GateArgs(Args):
     """How looks are approved; see `UGenGate`."""
 
-    approve_score: float | None = Field(default=None, ge=0, le=1)
-    max_open_gates: int | None = Field(default=10, ge=1)
-    expires_after: float | None = Field(default=None, gt=0, description="Seconds.")
+    approve_score: float | None = limited(None, least=0, most=1)
+    max_open_gates: int | None = limited(10, least=1)
+    expires_after: float | None = limited(None, above=0, description="Seconds.")
 
 
-class ChecksArgs(Model, Resolvable):
+class ChecksArgs(Args):
     """Which checks; see `UGenChecks`."""
 
-    min_score: float | None = Field(default=0.55, ge=0, le=1)
+    min_score: float | None = limited(0.55, least=0, most=1)
     counts: bool = True
     file: bool = True
     credits: bool = True
@@ -90,7 +103,7 @@ class ChecksArgs(Model, Resolvable):
         return UGenChecks(**self.model_dump())
 
 
-class SensorsArgs(Model, Resolvable):
+class SensorsArgs(Args):
     """Which sensors are defined. They are stopped until somebody starts them."""
 
     feed: bool = Field(default=True, description="Partitions, and runs, for products that are new or changed.")
@@ -98,35 +111,41 @@ class SensorsArgs(Model, Resolvable):
         default=None, description="Runs that collect submitted jobs; where not given, without a gate only."
     )
     orphans: bool = Field(default=True, description="Names jobs that nobody waits for.")
-    feed_interval: int = Field(default=300, ge=1, description="Seconds between looks at the feed.")
-    completion_interval: int = Field(default=30, ge=1, description="Seconds between looks at submitted jobs.")
-    orphan_interval: int = Field(default=300, ge=1, description="Seconds between looks for orphans.")
+    feed_interval: int = limited(300, least=1, description="Seconds between looks at the feed.")
+    completion_interval: int = limited(30, least=1, description="Seconds between looks at submitted jobs.")
+    orphan_interval: int = limited(300, least=1, description="Seconds between looks for orphans.")
 
 
 @scaffold_with(UGenVideosScaffolder)
-class UGenVideosComponent(Component, Model, Resolvable):
+class UGenVideosComponent(Component, Model, Placed):
     """The videos of a product feed: one partition per product, one U-Gen job per partition, never bought twice.
 
     Override `get_asset_spec` to name and describe the assets your way, and `execute` to do more in a run.
 
-    Examples:
-        ```yaml
-        type: dagster_ugen.UGenVideosComponent
-        attributes:
-          api_key: "{{ env('UGEN_API_KEY') }}"
-          feed: feed.xml
-          job: {segment_count: 3, aspect_ratio: "9:16"}
-          storage: s3://my-bucket/videos
-        ```
+    ```yaml
+    type: dagster_ugen.UGenVideosComponent
+    attributes:
+      api_key: "{{ env('UGEN_API_KEY') }}"
+      feed: feed.xml
+      job: {segment_count: 3, aspect_ratio: "9:16"}
+      storage: s3://my-bucket/videos
+    ```
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # the key is among what was given
 
     api_key: str = Field(
         repr=False, min_length=1, description="The API key, as `{{ env('UGEN_API_KEY') }}`; it stays out of the pages."
     )
     feed: str = Field(description="The product feed: a file beside defs.yaml, or an http(s) or fsspec URL.")
-    job: dict[str, Any] = Field(description="Fields of each create-job request; `segment_count` must be among them.")
+    job: dict[str, Any] = Field(
+        description="Fields of each create-job request; `segment_count` must be among them.",
+        json_schema_extra=names(*BY_NAME),
+    )
     mapping: dict[str, Any] | None = Field(
-        default=None, description="Which columns of the feed become which fields; see the docs of feeds."
+        default=None,
+        description="Which columns of the feed become which fields; see the docs of feeds.",
+        json_schema_extra=names("columns", "templates", "constants", "filters", "categories"),
     )
     # Values instead of factories, which a component of Dagster 1.12 does not take; pydantic copies them.
     partitions: PartitionsArgs = Field(default=PartitionsArgs(), description="The products as partitions.")
@@ -163,10 +182,14 @@ class UGenVideosComponent(Component, Model, Resolvable):
             FeedMapping.from_dict(mapping)  # a ConfigError is a ValueError, which is told with its place in the YAML
         return mapping
 
-    @field_validator("api_key")
+    @field_validator("api_key", mode="before")
     @classmethod
-    def _check_key(cls, key: str) -> str:
-        if key.startswith("{{"):
+    def _check_key(cls, key: Any) -> Any:
+        if key is None:
+            raise ValueError(
+                "the environment variable that it names is not set; \"{{ env('UGEN_API_KEY') }}\" would say which"
+            )
+        if isinstance(key, str) and key.startswith("{{"):
             raise ValueError("is a template that was not resolved; write \"{{ env('UGEN_API_KEY') }}\"")
         return key
 

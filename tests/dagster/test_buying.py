@@ -4,12 +4,14 @@
 from pathlib import Path
 
 import dagster as dg
+import fsspec
 import pytest
 
-from dagster_ugen import FeedRequests, UGenOptions, UGenResource, ugen_assets
+from dagster_ugen import FeedRequests, UGenOptions, UGenResource, build_ugen_assets, ugen_assets
 from tests.dagster.shop import PRODUCTS, failure_of, request_of
 from ugen_provider import CreateJob
 from ugen_provider.core.batch import LedgerUnavailableError
+from ugen_provider.emulator.settings import LOCAL_KEY
 
 ALL = ("keyframes", "videos", "final_video")
 
@@ -249,3 +251,29 @@ def test_a_partition_that_the_feed_does_not_know_is_told(shop):
     assert "no picture" in told
     assert "nowhere: " in told
     assert "no product of this id" in told
+
+
+@pytest.mark.parametrize("destination", ["s4://videos", "s3://videos", "gs://videos"])
+def test_a_destination_that_nothing_here_can_write_to_is_told_before_anything_is_bought(shop, destination):
+    protocol = destination.partition(":")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ValueError, ImportError):
+        pass
+    else:
+        pytest.skip(f"{protocol} can be written to here")
+    result = shop.run("lamp", destination=destination)
+    assert destination in failure_of(result).description
+    assert shop.created == []
+
+
+def test_a_local_ugen_that_the_environment_names_serves_its_files_too(shop, monkeypatch):
+    monkeypatch.setenv("UGEN_BASE_URL", shop.server.base_url)
+    account = UGenResource(api_key=LOCAL_KEY, poll_interval=0.01)
+    assert shop.run("lamp", destination=str(shop.folder), resource=account).success
+    assert list(shop.folder.glob("lamp/*/final.mp4"))
+
+
+def test_a_feed_without_partitions_is_refused_when_the_assets_are_made():
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="partitions_def="):
+        build_ugen_assets(requests=FeedRequests("feed.xml", job_defaults={"segment_count": 2}))

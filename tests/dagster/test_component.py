@@ -134,7 +134,13 @@ def refusal(**attributes: Any) -> str:
         ({"job": {"segment_count": 99}}, "segment_count: must be at most 10"),
         ({"job": {"segment_count": 2, "aspect": "9:16"}}, "aspect: is not a field of POST /jobs"),
         ({"job": {}}, "segment_count: is required"),
-        ({"gate": {"approve_score": 7}}, "less than or equal to 1"),
+        ({"gate": {"approve_score": "{{ 7 }}"}}, "approve_score: must be at most 1, got 7"),
+        ({"gate": {"max_open_gates": "{{ 0 }}"}}, "max_open_gates: must be at least 1, got 0"),
+        ({"account": {"poll_interval": "{{ 0 }}"}}, "poll_interval: must be more than 0, got 0"),
+        ({"checks": {"min_score": "high"}}, "min_score: Input should be a valid number"),
+        ({"account": {"base_url": "http://ugen.example/api"}}, "base_url: http://ugen.example would send the key"),
+        ({"partitions": {"name": ""}}, "partitions"),
+        ({"api_key": "{{ env.UGEN_NO_SUCH_KEY }}"}, "api_key: the environment variable that it names is not set"),
         ({"mapping": {"columms": {}}}, "columms: is no section"),
         ({"feed": "no-such-feed.xml"}, "no-such-feed.xml"),
         ({"account": {"spending": "everything"}}, "spending"),
@@ -146,6 +152,40 @@ def refusal(**attributes: Any) -> str:
 )
 def test_a_wrong_field_is_refused_at_load_time(attributes, told):
     assert told in refusal(**attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "place"),
+    [
+        ({"job": {"segment_count": 99}}, "defs.yaml:4 - attributes.job: segment_count"),
+        ({"mapping": {"columms": {}}}, "defs.yaml:6 - attributes.mapping: columms"),
+        ({"options": {"timeout": 60, "on_interrupt": "explode"}}, "defs.yaml:7 - attributes.options.on_interrupt: "),
+        ({"gate": {"approve_score": "{{ 7 }}"}}, "defs.yaml:5 - attributes.gate.approve_score: "),
+        ({"automation": "after_approval"}, "defs.yaml:3 - attributes.automation: "),
+        ({"gate": {}, "sensors": {"completion": True}}, "defs.yaml:8 - attributes.sensors.completion: "),
+    ],
+)
+def test_what_is_refused_at_load_time_has_its_place_in_the_yaml(attributes, place):
+    assert place in refusal(**attributes), "the sandbox writes the attributes in alphabetical order"
+
+
+def test_a_refusal_says_nothing_of_the_key():
+    for attributes in ({"automation": "after_approval"}, {"gate": {}, "sensors": {"completion": True}}):
+        assert KEY[:6] not in refusal(**attributes)
+
+
+def test_numbers_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("LEAST", "0.4")
+    with loaded(
+        checks={"min_score": "{{ env('LEAST') }}"},
+        account={"poll_interval": "{{ env('POLL', '5') }}"},
+        options={"max_credits": "{{ 70 }}"},
+        sensors={"feed_interval": "{{ 60 }}"},
+    ) as (component, _):
+        assert component.checks.min_score == 0.4
+        assert component.account.poll_interval == 5
+        assert component.options.max_credits == 70
+        assert component.sensors.feed_interval == 60
 
 
 def test_a_missing_key_names_the_variable(monkeypatch):
@@ -222,6 +262,18 @@ def test_a_wrong_field_is_named_with_its_line(project):
     assert said.returncode != 0
     assert "defs.yaml:" in said.stdout
     assert "feeed" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"), [("segment_cuont: 2", "segment_cuont"), ("segment_count: 2\n  mapping: {colums: {}}", "colums")]
+)
+def test_dg_check_yaml_knows_the_fields_of_a_job_and_the_sections_of_a_mapping(project, wrong, named):
+    path = project / "shop_videos" / "defs" / "videos" / "defs.yaml"
+    path.write_text(path.read_text().replace('segment_count: 2\n    aspect_ratio: "9:16"', wrong))
+    said = dg_command(project, "check", "yaml", UGEN_API_KEY=KEY)
+    assert said.returncode != 0
+    assert "defs.yaml:" in said.stdout
+    assert named in said.stdout
 
 
 def test_the_component_is_listed():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
@@ -55,6 +57,12 @@ def test_the_poster_leads_to_the_video():
 def test_the_pictures_come_before_the_figures():
     shown = list(describe(Output.KEYFRAMES, delivered(keyframes=2, credits_consumed=67)))
     assert shown.index("ugen/preview") < shown.index("ugen/credits_consumed")
+
+
+def test_what_a_person_should_be_told_comes_before_the_pictures():
+    told = replace(delivered(keyframes=2), notes=("the lowest score is 0.31",))
+    shown = list(describe(Output.KEYFRAMES, told))
+    assert shown.index("ugen/notes") < shown.index("ugen/preview")
 
 
 def versions(shop: Shop, asset: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any, Self, cast
 
 import dagster as dg
 from dagster.components import Model, Resolvable
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dagster_ugen._compat import ResolutionException
 
@@ -36,7 +36,9 @@ def limited(
 
 
 class Placed(Resolvable):
-    """Says where in the YAML it is that a value is refused, and nothing of the other values."""
+    """Says where in the YAML it is that a value is refused, and nothing of the values: the key is among them."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:

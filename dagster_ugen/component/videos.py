@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 from dagster.components import Component, ComponentLoadContext, Model, scaffold_with
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dagster_ugen import automation
 from dagster_ugen.assets import UGenVideos, assets_of
@@ -131,8 +131,6 @@ class UGenVideosComponent(Component, Model, Placed):
       storage: s3://my-bucket/videos
     ```
     """
-
-    model_config = ConfigDict(hide_input_in_errors=True)  # the key is among what was given
 
     api_key: str = Field(
         repr=False, min_length=1, description="The API key, as `{{ env('UGEN_API_KEY') }}`; it stays out of the pages."

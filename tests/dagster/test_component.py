@@ -139,7 +139,7 @@ def refusal(**attributes: Any) -> str:
         ({"account": {"poll_interval": "{{ 0 }}"}}, "poll_interval: must be more than 0, got 0"),
         ({"checks": {"min_score": "high"}}, "min_score: Input should be a valid number"),
         ({"account": {"base_url": "http://ugen.example/api"}}, "base_url: http://ugen.example would send the key"),
-        ({"partitions": {"name": ""}}, "partitions"),
+        ({"partitions": {"name": ""}}, "PartitionsArgs"),
         ({"api_key": "{{ env.UGEN_NO_SUCH_KEY }}"}, "api_key: the environment variable that it names is not set"),
         ({"mapping": {"columms": {}}}, "columms: is no section"),
         ({"feed": "no-such-feed.xml"}, "no-such-feed.xml"),
@@ -172,6 +172,9 @@ def test_what_is_refused_at_load_time_has_its_place_in_the_yaml(attributes, plac
 def test_a_refusal_says_nothing_of_the_key():
     for attributes in ({"automation": "after_approval"}, {"gate": {}, "sensors": {"completion": True}}):
         assert KEY[:6] not in refusal(**attributes)
+    with pytest.raises(ValueError, match="without a gate") as refused:
+        UGenVideosComponent(api_key=KEY, feed="feed.xml", job={"segment_count": 2}, automation="after_approval")
+    assert KEY[:6] not in str(refused.value)
 
 
 def test_numbers_may_come_from_the_environment(monkeypatch):

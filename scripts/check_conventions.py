@@ -35,6 +35,8 @@ def problems_of(path: Path, *, text: str) -> list[str]:
         found.append(f"{path}: airflow/ holds no Python (docs/adr/0001): it would join the installed package")
     if path.parts[0] in SHIPPED and re.search(r"^ +Example:$", text, re.MULTILINE):
         found.append(f"{path}: the section is `Examples:`; the reference would show `Example:` as prose")
+    if path.parts[0] in SHIPPED and path.name == "__init__.py" and "may come in" not in text:
+        found.append(f"{path}: its docstring says what the room is and what may come in")
     if path.parts[0] in SHIPPED and len(lines) > MOST_LINES and str(path) not in LONG_FOR_A_REASON:
         found.append(f"{path}: {len(lines)} lines; split it, or give the reason in {Path(__file__).name}")
     return found

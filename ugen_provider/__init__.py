@@ -3,6 +3,8 @@
 
 The public names of the client core come straight from here, loaded when they are first used. The Airflow rooms stand
 beside it under Airflow's names: `ugen_provider.hooks.ugen`, `.operators.jobs`, `.triggers.jobs`, `.sensors.jobs`.
+
+What may come in: a name that somebody who writes a script imports. Everything has its room below.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ the emulator's clock is moved by hand, and so is the wait of a blocking task."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -164,16 +163,9 @@ def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
 @pytest.fixture
 def moving_clock(ugen_clock: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Clients live by the emulator's clock, and whenever one would wait, that clock goes on instead."""
-    from ugen_provider.core.api.clock import SystemClock
+    from tests.core.local import live_by
 
-    async def asleep(self: SystemClock, seconds: float) -> None:
-        ugen_clock.advance(seconds)
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(SystemClock, "now", lambda self: ugen_clock.now())
-    monkeypatch.setattr(SystemClock, "tick", lambda self: ugen_clock.now())
-    monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: ugen_clock.advance(seconds))
-    monkeypatch.setattr(SystemClock, "asleep", asleep)
+    live_by(ugen_clock, monkeypatch)
     return ugen_clock
 
 

@@ -1,20 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client and an emulator in one process, on one clock that the client's own waiting moves."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
+import pytest
 
 from ugen_provider import AsyncUGenClient, RetryPolicy, UGenClient
+from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.core.api.effects import Effect, Flow
 from ugen_provider.emulator.api.http import Request
 from ugen_provider.emulator.api.service import Service
+from ugen_provider.emulator.pytest_plugin import ClockControl
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 from ugen_provider.emulator.world.world import World
 
 BASE_URL = "http://127.0.0.1:1/api/v1"
+
+
+def live_by(clock: ClockControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients live by the emulator's clock; whenever one would wait, that clock goes on instead."""
+
+    async def asleep(self: SystemClock, seconds: float) -> None:
+        clock.advance(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(SystemClock, "now", lambda self: clock.now())
+    monkeypatch.setattr(SystemClock, "tick", lambda self: clock.now())
+    monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: clock.advance(seconds))
+    monkeypatch.setattr(SystemClock, "asleep", asleep)
 
 
 class Killed(BaseException):

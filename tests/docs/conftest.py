@@ -4,7 +4,6 @@ clock goes on whenever somebody waits."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -24,16 +23,9 @@ FEED = Path(__file__).parents[2] / "examples" / "feed.xml"
 @pytest.fixture
 def reader(ugen_emulator: Any, ugen_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Somebody who follows the pages; returns their folder."""
-    from ugen_provider.core.api.clock import SystemClock
+    from tests.core.local import live_by
 
-    async def asleep(self: SystemClock, seconds: float) -> None:
-        ugen_clock.advance(seconds)
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr(SystemClock, "now", lambda self: ugen_clock.now())
-    monkeypatch.setattr(SystemClock, "tick", lambda self: ugen_clock.now())
-    monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: ugen_clock.advance(seconds))
-    monkeypatch.setattr(SystemClock, "asleep", asleep)
+    live_by(ugen_clock, monkeypatch)
     connection = {"conn_type": "ugen", "password": LOCAL_KEY, "extra": {"base_url": ugen_emulator.base_url}}
     settings = {
         "UGEN_API_KEY": LOCAL_KEY,

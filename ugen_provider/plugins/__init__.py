@@ -3,4 +3,6 @@
 
 Unlike tasks and triggers, that process has Airflow's database; `database` is the one module here that reads it. The
 plugin is loaded in every process, so what is heavy waits until a request comes.
+
+What may come in: what a person or the service asks of Airflow's own server. What a task needs belongs to the operators.
 """

@@ -56,7 +56,7 @@ def test_checking_a_feed_says_what_it_would_send_and_cost_and_spends_nothing(sho
     summary = check.summary.to_dict()
     assert {**summary, "source": ""} == {
         "source": "", "kind": "google", "format": "jsonl", "rows": 4, "accepted": 3, "rejected": 1, "skipped": 0,
-        "duplicates": 1, "estimated_credits": 166,
+        "duplicates": 1, "estimated_credits": 166, "skipped_by": {}, "unseen_columns": [],
     }  # fmt: skip
     assert shop.local.requests() == 0
 

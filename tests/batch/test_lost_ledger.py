@@ -13,7 +13,7 @@ def test_a_lost_ledger_without_a_repair_costs_nothing_while_keys_are_known(shop,
         report = shop.run("tuesday")
         assert (report.completed, report.bought, report.attached, report.found) == (3, 0, 3, 3)
         assert (report.credits_consumed, report.credits_estimated, report.credits_released) == (0, 0, 0)
-        assert "0; 3 had been bought before, 3 of them found by their key" in report.table()
+        assert "3 of the completed were found by their key: nothing was paid for them now" in report.table()
         assert shop.run("wednesday").unchanged == 3
     assert shop.local.created == 3
     assert shop.local.world.accounts.by_name["local"].books.balance == consumed

@@ -127,3 +127,13 @@ def test_whoever_has_read_enough_is_no_error(ugen):
     os.close(write)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "")
+
+
+def test_the_doctor_names_the_ledger_by_its_address_and_says_what_to_do_about_a_wrong_address(ugen, tmp_path):
+    ugen("feed", "run", "nothing.xml", "--catalogue", "shop", "--budget", 1, "--segment-count", 1, code=2)
+    ledger = lines_of(ugen)["ledger"]["seen"]
+    assert ledger.startswith(str(tmp_path))
+    ugen.environ["UGEN_BASE_URL"] = "http://shop.example/api/v1"
+    assert lines_of(ugen, code=2)["settings"]["advice"] == "correct it"
+    del ugen.environ["UGEN_API_KEY"], ugen.environ["UGEN_BASE_URL"]
+    assert "export UGEN_API_KEY" in lines_of(ugen, code=2)["settings"]["advice"]

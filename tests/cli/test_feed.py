@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_what_runs_names_it_and_the_same_run_goes_on(ugen):
     arguments = ("feed", "run", EXAMPLE, *RUN, "--run-id", "monday", "--interval", 600)
     process = ugen.process(*arguments, stderr=-1, stdout=-1)
     lines = []
-    while sum("submitted" in line for line in lines) < 5:
+    while sum("under way" in line for line in lines) < 5:
         lines.append(process.stderr.readline())
         assert lines[-1], lines
     process.send_signal(signal.SIGINT)
@@ -363,3 +363,40 @@ def test_a_wrong_mapping_says_what_to_do(ugen, tmp_path):
     said = ugen("feed", "check", EXAMPLE, "--segment-count", 2, "--mapping", rules, code=2)
     assert "product_name comes from the feed" in said.stderr
     assert "Next: correct it; `ugen feed check FEED --mapping FILE` tries it" in said.stderr
+
+
+def test_what_could_not_be_stored_is_code_6(ugen, tmp_path):
+    (tmp_path / "file").write_text("")
+    report = run(ugen, "--to", tmp_path / "file" / "videos", code=6)
+    assert (report["completed"], report["not_stored"]) == (5, 5)
+    assert run(ugen, "--to", tmp_path / "videos", run_id="tuesday")["not_stored"] == 0
+    assert len(ugen.purchases) == 5
+
+
+def test_what_a_run_waits_for_is_said_with_how_to_go_on(ugen):
+    ugen.environ["UGEN_SPENDING"] = "attach_only"
+    said = ugen("feed", "run", EXAMPLE, *RUN)
+    assert "To go on, once the profile's `spending`, or UGEN_SPENDING, is `allow`: ugen feed run" in said.stderr
+    del ugen.environ["UGEN_SPENDING"]
+    said = ugen("feed", "run", EXAMPLE, *RUN, "--daily-budget", 120)
+    assert "To go on, on another day, or with a larger --daily-budget: ugen feed run" in said.stderr
+
+
+def test_a_product_to_be_bought_again_that_is_not_in_the_feed_is_named(ugen, caplog):
+    run(ugen, "--regenerate", "LL-1001", "--regenerate", "LL-9999", "--regenerate", "LL-1004")
+    (told,) = [record.getMessage() for record in caplog.records if "regenerate" in record.getMessage()]
+    assert told == "regenerate: LL-1004, LL-9999 would not be sent: it is not in the feed, or refused"
+
+
+def test_a_name_as_long_as_a_page_does_not_fill_it(ugen, tmp_path):
+    feed = tmp_path / "feed.csv"
+    feed.write_text("id,title,image_link\n1," + "Very long " * 60 + ",https://s.example/1.jpg\n")
+    said = ugen("feed", "check", feed, "--segment-count", 2, "--no-estimate")
+    (line,) = [line for line in said.stdout.splitlines() if line.startswith("1\t")]
+    assert len(line) < 150
+
+
+def test_a_report_that_cannot_be_written_is_named_as_its_user_did(ugen, tmp_path):
+    said = ugen("feed", "check", EXAMPLE, "--segment-count", 2, "--rejected", tmp_path / "no" / "r.jsonl", code=6)
+    assert "no/r.jsonl" in said.stderr
+    assert ".part" not in said.stderr

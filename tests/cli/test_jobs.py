@@ -302,3 +302,30 @@ def test_an_order_that_cannot_be_written_down_is_not_sent(ugen):
     said = ugen("jobs", "create", *LAMP, code=6)
     assert "check the path, its permissions and the room on its disk" in said.stderr
     assert not ugen.purchases
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("jobs", "get"), "Missing argument 'JOB...'."),
+        (("jobs", "get", "x", "--nonsense"), "No such option '--nonsense'."),
+        (("ledger", "repair", "--catalogue", "shop"), "--catalogue and --feed belong together"),
+    ],
+)
+def test_wrong_usage_is_json_too_where_json_is_asked_for(ugen, arguments, message):
+    said = ugen(*arguments, "--json", code=2)
+    told = json.loads(said.stderr)
+    assert (told["exit_code"], told["error"], told["message"]) == (2, "UsageError", message)
+    assert told["next"].startswith(f"`ugen {arguments[0]} {arguments[1]} --help`")
+    assert not said.stdout
+    assert "Usage: ugen " in ugen(*arguments, code=2).stderr
+
+
+def test_an_error_calls_an_order_by_its_name_and_the_next_step_names_the_job(ugen, ugen_faults):
+    said = ugen("jobs", "create", *LAMP, "--order", "spring", "--max-credits", 1, code=3)
+    assert "Error: order 'spring': the job would reserve " in said.stderr
+    assert "Next: --max-credits allows more" in said.stderr
+    ugen_faults.job(product_name="Lamp*", fail_at="generation", kind="moderation")
+    said = ugen("jobs", "create", *LAMP, "--wait", code=1)
+    (sold,) = ugen.purchases
+    assert f"Next: `ugen jobs get {sold.job_id}` shows why; `ugen jobs retry {sold.job_id}` tries again" in said.stderr

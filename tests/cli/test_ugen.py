@@ -76,3 +76,8 @@ def test_a_missing_part_of_the_demo_is_named_before_anything_starts(monkeypatch,
     assert said.exit_code == ExitCode.TROUBLE
     assert "the demo needs no_such_package: pip install 'ugen-provider[demo]'" in said.output
     assert not (tmp_path / "output").exists()
+
+
+def test_a_gallery_of_nothing_says_so(tmp_path):
+    said = CliRunner().invoke(main, ["gallery", str(tmp_path)])
+    assert f"there is no manifest.json below {tmp_path}" in " ".join(said.stderr.split())

@@ -124,7 +124,8 @@ def _settings(session: Session) -> Iterator[Line]:
         chosen = session.chosen
         settings = session.config
     except ConfigError as error:
-        advice = "export UGEN_API_KEY=…, or write it into config.toml and chmod 600 it" if "key" in str(error) else ""
+        missing = str(error).startswith("no API key")
+        advice = "export UGEN_API_KEY=…, or write it into config.toml and chmod 600 it" if missing else "correct it"
         yield Line("settings", "wrong", str(error), advice, exit_of(error))
         return
     yield Line("key from", "ok", chosen.source if chosen.profile.api_key is not None else "the prompt")
@@ -190,6 +191,6 @@ def _ledger(session: Session) -> Iterator[Line]:
     try:
         with Ledger(address) as opened:
             names = ", ".join(catalogue.name for catalogue in opened.catalogues()) or "none"
-            yield Line("ledger", "ok", f"{opened!r}: catalogues {names}")
+            yield Line("ledger", "ok", f"{address}: catalogues {names}")
     except (UGenError, OSError) as error:
         yield Line("ledger", "wrong", str(error), "--ledger or UGEN_LEDGER names another one", exit_of(error))

@@ -68,7 +68,9 @@ def exit_of(error: BaseException) -> ExitCode:
 
 def next_step(error: BaseException) -> str:
     """What to do about an error; empty where its message says so already."""
-    return _judged(error)[1]
+    job_id = getattr(error, "job_id", None)
+    advice = _judged(error)[1]
+    return advice if job_id is None else advice.replace(" JOB`", f" {job_id}`")
 
 
 def _judged(error: BaseException) -> tuple[ExitCode, str]:
@@ -127,6 +129,8 @@ def _judged(error: BaseException) -> tuple[ExitCode, str]:
 def _of_a_purchase(reason: str) -> tuple[ExitCode, str]:
     if reason.startswith("spending_"):
         return ExitCode.REFUSED, "the profile's `spending`, or UGEN_SPENDING, allows it"
+    if reason == "over_max_credits":
+        return ExitCode.REFUSED, "--max-credits allows more"
     if reason.startswith(_DEAD_JOB):
         return ExitCode.JOB_FAILED, "--regenerate with a new value buys another one"
     return ExitCode.REFUSED, ""

@@ -72,6 +72,19 @@ class UGenCommand(click.Command):
         ctx.meta[_ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of one call; wrong usage is told as any other error where a program reads it."""
+        as_json = "--json" in args
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            _tell_usage(error)
+            raise click.exceptions.Exit(int(ExitCode.USAGE)) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command; its errors become a sentence, a code and what to do next."""
         as_json = bool(ctx.params.pop("as_json", False))
@@ -80,6 +93,11 @@ class UGenCommand(click.Command):
         ctx.obj = Session(world, profile=ctx.params.pop("profile", None), as_json=as_json, arguments=arguments)
         try:
             code = super().invoke(ctx)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            _tell_usage(error)
+            code = ExitCode.USAGE
         except (click.exceptions.Exit, click.ClickException):
             raise
         except BrokenPipeError:
@@ -116,6 +134,12 @@ class UGenCommand(click.Command):
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+def _tell_usage(error: click.UsageError) -> None:
+    advice = f"`{error.ctx.command_path} --help` shows what there is" if error.ctx is not None else ""
+    failure = CommandFailedError(error.format_message(), code=ExitCode.USAGE, advice=advice, kind="UsageError")
+    click.echo(failure.told(as_json=True), err=True)
 
 
 def _expected(error: BaseException) -> bool:

@@ -18,4 +18,8 @@ from ugen_provider.core.media.gallery import write_gallery
 def gallery_command(session: Session, *, folder: Path, title: str) -> None:
     """Write index.html into FOLDER: every video below it with its scores and credits. It needs no network."""
     page = write_gallery(folder, title=title)
+    if next(folder.rglob("manifest.json"), None) is None:
+        session.out.note(
+            f"Note: there is no manifest.json below {folder}, so the page is empty: is it where videos went?"
+        )
     session.out.text(str(page), data={"page": str(page)})

@@ -24,7 +24,7 @@ from ugen_provider.core.api.errors import APIError, ConfigError, ResponseError
 from ugen_provider.core.batch.checking import FeedCheck, check_feed
 from ugen_provider.core.batch.ledger import Catalogue
 from ugen_provider.core.feeds.planning import Order, Planned
-from ugen_provider.core.feeds.products import RejectedRow, place
+from ugen_provider.core.feeds.products import RejectedRow, excerpt, place
 
 _TOLD = 1000
 Estimate = Callable[[Mapping[str, Any]], int | None]
@@ -145,6 +145,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if error.filename == str(beside):
+            error.filename = str(path)  # what its user named
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
@@ -220,8 +224,8 @@ def orders_listing(orders: list[Order]) -> Listing:
     cells = [
         (
             order.product_id,
-            str(order.fields["product_name"]),
-            "; ".join(order.fields.get("key_selling_points") or ()),
+            excerpt(order.fields["product_name"]),
+            excerpt("; ".join(order.fields.get("key_selling_points") or ()), most=160),
             str(order.fields["product_image_url"]),
         )
         for order in orders

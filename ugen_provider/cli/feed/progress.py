@@ -28,7 +28,7 @@ def event_line(event: Progress) -> str:
         case "planned":
             return f"{event.total} products to buy or to wait for"
         case "submitted":
-            return f"{event.done}/{event.total} {clean(event.product_id or '')} submitted"
+            return f"{event.done}/{event.total} {clean(event.product_id or '')} under way"
         case "settled":
             why = f": {clean(event.reason)}" if event.reason else ""
             return f"{event.done}/{event.total} {clean(event.product_id or '')} {event.state}{why}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -171,8 +171,7 @@ def run_command(
         if not session.out.as_json:
             _name_what_went_wrong(session, opened, run, report)
     if report.running or report.postponed:
-        larger = ", with a larger --budget" if report.postponed_by.get("budget") else ""
-        session.out.note(f"To go on{larger}: {shlex.join(again(session.arguments, run_id=name))}")
+        session.out.note(f"To go on{when(report.postponed_by)}: {shlex.join(again(session.arguments, run_id=name))}")
     return code_of_report(report)
 
 
@@ -232,6 +231,25 @@ def again(arguments: Sequence[str], *, run_id: str) -> list[str]:
     return [*arguments] if named else [*arguments, "--run-id", run_id]
 
 
+_WHEN = {
+    "budget": "with a larger --budget",
+    "daily budget": "on another day, or with a larger --daily-budget",
+    "credits": "once the account has credits",
+    "spending_off": "once the profile's `spending`, or UGEN_SPENDING, is `allow`",
+    "spending_attach_only": "once the profile's `spending`, or UGEN_SPENDING, is `allow`",
+}
+
+
+def when(postponed_by: Collection[str]) -> str:
+    """What has to be otherwise for a run to go on, in words.
+
+    Example:
+        >>> when({"budget": 3})
+        ', with a larger --budget'
+    """
+    return "".join(f", {said}" for said in dict.fromkeys(_WHEN[why] for why in postponed_by if why in _WHEN))
+
+
 def interrupted(running: Sequence[RunningJob], command: Sequence[str]) -> CommandFailedError:
     """The failure for Ctrl-C: which jobs still run, and how to go on."""
     named = ", ".join(f"{job.product_id} ({job.job_id})" for job in running[:_MOST_NAMED])
@@ -249,8 +267,8 @@ def interrupted(running: Sequence[RunningJob], command: Sequence[str]) -> Comman
 def code_of_report(report: Report) -> ExitCode:
     """The exit code of a run: rejected rows are the feed's affair, and a used-up budget is what a budget is for.
 
-    What the account could not pay for, what got no answer and what was left at its deadline is told, since only going
-    on brings it to its end.
+    What the account could not pay for, what got no answer, what could not be stored and what was left at its deadline
+    is told, since only going on brings it to its end.
     """
     postponed = report.postponed_by
     return worst(
@@ -259,7 +277,7 @@ def code_of_report(report: Report) -> ExitCode:
             (ExitCode.JOB_FAILED, report.failed > 0),
             (ExitCode.NO_CREDITS, "credits" in postponed),
             (ExitCode.TIMEOUT, report.running > 0),
-            (ExitCode.TROUBLE, any(reason.startswith("no answer") for reason in postponed)),
+            (ExitCode.TROUBLE, report.not_stored > 0 or any(reason.startswith("no answer") for reason in postponed)),
         )
         if is_so
     )

@@ -62,6 +62,7 @@ class Planner:
         self._identity = identity
         self._probe = probe
         self._seq = 0
+        self._wanted: set[str] = set()  # of those to be bought again
 
     def plan(self, source: FeedSource, *, job_defaults: Mapping[str, Any], model: str | None = None) -> None:
         """Read the feed and write the plan, whole or not at all.
@@ -93,6 +94,8 @@ class Planner:
             kind, name = opened.kind, opened.source
             if self._seq and opened.unseen:
                 _log.warning("the mapping names what no product has: %s", ", ".join(sorted(opened.unseen)))
+        if gone := options.regenerate - self._wanted:
+            _log.warning("regenerate: %s would not be sent: it is not in the feed, or refused", ", ".join(sorted(gone)))
         self._catalogue = self._ledger.pin(self._catalogue, kind=kind, mapping_version=version)
         self._write(lambda connection: self._end(connection, name))
         self._probe("plan.written")
@@ -120,6 +123,8 @@ class Planner:
         """What costs time and needs no database."""
         if not isinstance(row, Order):
             return row
+        if row.product_id in self._options.regenerate:
+            self._wanted.add(row.product_id)
         picture = identity = None
         fields = row.fields
         address = fields["product_image_url"]

@@ -128,9 +128,8 @@ class Report:
         lines += [
             f"  {name:<12}{count:>10,}" for name in names if (count := getattr(self, name)) or name == "completed"
         ]
-        if self.attached:
-            found = f", {self.found:,} of them found by their key" if self.found else ""
-            lines.append(f"  bought      {self.bought:>10,}; {self.attached:,} had been bought before{found}")
+        if self.found:
+            lines.append(f"  {self.found:,} of the completed were found by their key: nothing was paid for them now")
         lines.append(
             f"  credits     {self.credits_consumed:>10,} consumed, {self.credits_estimated:,} estimated, "
             f"{self.credits_released:,} released"

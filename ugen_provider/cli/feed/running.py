@@ -243,7 +243,7 @@ _WHEN = {
 def when(postponed_by: Collection[str]) -> str:
     """What has to be otherwise for a run to go on, in words.
 
-    Example:
+    Examples:
         >>> when({"budget": 3})
         ', with a larger --budget'
     """

@@ -14,7 +14,8 @@ import pytest
 from tests.airflow.deferring import run, through
 from tests.torture.postgres import OwnPostgres, own_postgres
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.core.batch import LedgerUnavailableError, claims, waves
+from ugen_provider.core.batch import LedgerUnavailableError, RunRefusedError, claims, waves
+from ugen_provider.core.feeds import FeedError
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
 from ugen_provider.triggers.jobs import MOST_JOBS, UGenJobBatchTrigger
@@ -92,6 +93,8 @@ def test_a_budget_stops_it(make: Any, attempts: Any, ugen_emulator: Any, moving_
         ({"min_score": 80}, ConfigError, "min_score: must be at most 1"),
         ({"job_defaults": "segment_count=1"}, ConfigError, "job_defaults: must be a dict"),
         ({"output_path": ""}, ConfigError, "output_path: must be named"),
+        ({"max_rejected": -1}, ConfigError, "max_rejected: must be at least 0"),
+        ({"mapping": {"constants": {"product_name": "Lamp"}}}, ConfigError, "product_name comes from the feed"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_dag_is_parsed(
@@ -99,6 +102,41 @@ def test_wrong_arguments_are_refused_when_the_dag_is_parsed(
 ) -> None:
     with pytest.raises(error, match=said):
         make(**wrong)
+
+
+RULES = {"filters": ["price >= 30"], "constants": {"script_tone": "enthusiastic"}}
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_mapping_says_what_columns_become(
+    make: Any, attempts: Any, ugen_client: Any, moving_clock: Any, tmp_path: Path, in_a_file: bool
+) -> None:
+    (tmp_path / "mapping.yaml").write_text(json.dumps(RULES))
+    mapping: Any = str(tmp_path / "mapping.yaml") if in_a_file else RULES
+    result = make(deferrable=False, mapping=mapping).execute(attempts.next())
+    assert result["skipped"] > 0
+    assert result["skipped"] + result["completed"] + result["rejected"] == 6
+    made = [ugen_client.jobs.get(job.job_id).model_dump()["script_tone"] for job in ugen_client.jobs.list()]
+    assert made == ["enthusiastic"] * result["completed"]
+
+
+def test_a_feed_of_another_encoding_is_read_where_it_is_told(
+    make: Any, attempts: Any, moving_clock: Any, tmp_path: Path
+) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_bytes("id;title;image_link\n1;Käse;https://s.example/1.jpg\n".encode("latin-1"))
+    with pytest.raises(FeedError, match="is not utf-8"):
+        make(deferrable=False, feed=str(feed), run_key="once").execute(attempts.next())
+    result = make(deferrable=False, feed=str(feed), encoding="latin-1").execute(attempts.next())
+    assert result["completed"] == 1
+
+
+def test_a_feed_that_is_plainly_wrong_fails_the_task_before_anything_is_bought(
+    make: Any, attempts: Any, ugen_emulator: Any
+) -> None:
+    with pytest.raises(RunRefusedError, match="max_rejected is 0: nothing was bought"):
+        make(deferrable=False, max_rejected=0).execute(attempts.next())
+    assert not ugen_emulator.emulator.journal.find_purchases()
 
 
 @pytest.mark.parametrize("rendered", ["", "None", None, "plenty"])

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ugen_provider.core.api.config import ClientConfig
     from ugen_provider.core.batch.spec import FeedRun, Progress
+    from ugen_provider.core.feeds.mapping import FeedMapping
 
 
 class UGenCreateJobsFromFeedOperator(UGenOperator):
@@ -55,6 +56,9 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         job_defaults: Fields of every request, such as `segment_count`.
         daily_budget: Credits of all runs of the namespace in a day.
         assume_credits: What to count for a job whose cost the service does not tell.
+        mapping: What the feed's columns become, as a dict or as the path of a YAML file; else the default of its kind.
+        encoding: Of a text feed without a byte order mark; default UTF-8.
+        max_rejected: Rejected rows above which the run stops before buying; None for any number.
         max_changed: Share of known products above which the run stops before buying them again.
         output_path: Where the files go.
         run_key: Names the logical run; default is the DAG run and the task.
@@ -89,10 +93,11 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         "ledger_conn_id",
         "budget",
         "job_defaults",
+        "mapping",
         "output_path",
         "run_key",
     )
-    template_fields_renderers = {"job_defaults": "json"}
+    template_fields_renderers = {"job_defaults": "json", "mapping": "json"}
 
     def __init__(
         self,
@@ -104,6 +109,9 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         job_defaults: Mapping[str, Any],
         daily_budget: int | None = None,
         assume_credits: int | None = None,
+        mapping: Mapping[str, Any] | str | None = None,
+        encoding: str | None = None,
+        max_rejected: int | None = None,
         max_changed: float = 0.2,
         output_path: Any = None,
         run_key: str | None = None,
@@ -125,6 +133,9 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         self.job_defaults = job_defaults
         self.daily_budget = daily_budget
         self.assume_credits = assume_credits
+        self.mapping = mapping
+        self.encoding = encoding
+        self.max_rejected = max_rejected
         self.max_changed = max_changed
         self.output_path = output_path
         self.run_key = run_key
@@ -142,7 +153,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         require_flags(deferrable=self.deferrable, fail_on_failures=self.fail_on_failures)
         require_interval("poll_interval", self.poll_interval)
         require_positive("in_flight", self.in_flight, or_none=False)
-        for name in ("budget", "daily_budget", "assume_credits"):
+        for name in ("budget", "daily_budget", "assume_credits", "max_rejected"):
             require_number(name, getattr(self, name), least=0, whole=True)
         for name in ("max_changed", "min_score"):
             require_number(name, getattr(self, name), least=0, most=1)
@@ -152,6 +163,8 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
             raise ConfigError(f"in_flight: at most {MOST_JOBS} at once, got {self.in_flight}")
         for name in ("feed", "catalogue", "ledger_conn_id"):
             require_named(name, getattr(self, name))
+        if isinstance(self.mapping, Mapping) and not is_pending(self.mapping):
+            _mapping(self.mapping)
         defaults: object = self.job_defaults
         if not isinstance(defaults, Mapping) and not is_pending(defaults):
             raise ConfigError(f"job_defaults: must be a dict of the request's fields, got {type(defaults).__name__}")
@@ -225,6 +238,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         from ugen_provider.core.batch.budget import Budget
         from ugen_provider.core.batch.planning import PlanOptions
         from ugen_provider.core.batch.spec import FeedRun, Outputs
+        from ugen_provider.core.feeds.planning import FeedOptions
         from ugen_provider.core.jobs.buying import BuyingPolicy
 
         ti = context["ti"]
@@ -244,6 +258,9 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
                 assume_credits=self.assume_credits,
             ),
             plan=PlanOptions(
+                feed=FeedOptions(encoding=self.encoding),
+                mapping=_mapping(self.mapping),
+                max_rejected=self.max_rejected,
                 max_changed=self.max_changed,
                 stored=outputs is not None,
                 regenerate=frozenset([again] if isinstance(again, str) else again),
@@ -254,6 +271,15 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
             in_flight=self.in_flight,
             interval=self.poll_interval,
         )
+
+
+def _mapping(given: Mapping[str, Any] | str | None) -> FeedMapping | None:
+    """What columns become, for the kind of feed that will be found."""
+    from ugen_provider.core.feeds.mapping import FeedMapping
+
+    if given is None:
+        return None
+    return FeedMapping.from_file(given) if isinstance(given, str) else FeedMapping.from_dict(dict(given))
 
 
 def ledger_address(ledger_conn_id: str) -> str:

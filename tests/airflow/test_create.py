@@ -492,6 +492,7 @@ class TestBadInput:
             ("max_credits", "-3", "max_credits: must be at least 1, got '-3'"),
             ("min_score", "80", "min_score: must be at most 1, got '80'"),
             ("min_score", "good", "min_score: must be a number, got 'good'"),
+            ("job", "{'product_name': 'Lamp'}", "job: must be a dict .* hand over the output of a task"),
         ],
     )
     def test_what_a_template_rendered_to_is_judged_before_anything_is_bought(

@@ -250,7 +250,10 @@ class UGenOrderOperator(UGenJobOperator):
 
         config = client.config
         if self.job is not None and not isinstance(self.job, Mapping):
-            raise ConfigError(f"job: must be a dict of the request's fields, got {type(self.job).__name__}")
+            raise ConfigError(
+                f"job: must be a dict of the request's fields, got {type(self.job).__name__}; a template renders to "
+                "text, unless the DAG has render_template_as_native_obj=True: hand over the output of a task"
+            )
         fields = self._fields()
         for name, value in fields.items():
             if value == "None":

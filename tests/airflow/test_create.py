@@ -24,7 +24,7 @@ from ugen_provider.core.api.errors import (
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 from ugen_provider.triggers.jobs import UGenJobTrigger
-from ugen_provider.version_compat import TaskDeferred
+from ugen_provider.version_compat import AirflowFailException, TaskDeferred
 
 pytestmark = pytest.mark.usefixtures("connection", "moving_clock")
 
@@ -504,12 +504,14 @@ class TestBadInput:
             run(task, attempts.next())
         assert ugen_emulator.emulator.journal.count == 0
 
-    @pytest.mark.parametrize("row", [{"product_name": ""}, {"segment_count": 0}, {"min_score": 80}])
+    @pytest.mark.parametrize(
+        "row", [{"product_name": ""}, {"segment_count": 0}, {"min_score": 80}, {"colour_of_the_lamp": "red"}]
+    )
     def test_a_mapped_row_that_cannot_be_used_fails_without_a_retry(self, attempts: Any, row: dict[str, Any]) -> None:
         from airflow.sdk.execution_time.context import set_current_context
 
         context: Any = attempts.next()
-        with set_current_context(context), pytest.raises(UGenFailure, match=next(iter(row))):
+        with set_current_context(context), pytest.raises(AirflowFailException, match=next(iter(row))):
             operator(**row)  # Airflow makes a mapped instance in the worker
 
     def test_rendered_text_becomes_what_the_field_holds(self, attempts: Any) -> None:

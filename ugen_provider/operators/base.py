@@ -19,6 +19,7 @@ from ugen_provider.hooks.ugen import UGenHook
 from ugen_provider.links.ugen import LINKS
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.triggers.killing import WATCH, Watch, ask_airflow
+from ugen_provider.version_compat import AirflowFailException
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -60,7 +61,8 @@ class UGenOperator(UsesConnection, BaseOperator):
     ui_fgcolor = "#4c1d95"
 
     def __init__(self, *, ugen_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        with refusing():
+            super().__init__(**kwargs)
         self.ugen_conn_id = ugen_conn_id
         with refusing():
             require_named("ugen_conn_id", ugen_conn_id)
@@ -207,6 +209,11 @@ def refusing() -> Iterator[None]:
     except UGenError as error:
         if _a_task_runs():
             raise UGenFailure(error) from None
+        raise
+    except TypeError as error:
+        # Airflow's own word for an argument that no operator knows, such as a row's column.
+        if _a_task_runs():
+            raise AirflowFailException(str(error)) from None
         raise
 
 

@@ -67,6 +67,11 @@ def test_it_buys_in_waves_and_waits_for_each_in_the_triggerer(
     assert (result["completed"], result["rejected"], result["products"]) == (5, 1, 6)
 
 
+def test_what_an_earlier_wave_bought_counts_as_bought_by_the_run(make: Any, attempts: Any, moving_clock: Any) -> None:
+    result = run(make(in_flight=2), attempts.next())
+    assert (result["completed"], result["bought"], result["attached"]) == (5, 5, 0)
+
+
 def test_the_next_night_buys_nothing(make: Any, attempts: Any, ugen_emulator: Any, moving_clock: Any) -> None:
     first = make(deferrable=False).execute(attempts.next())
     attempts.ti.run_id = "the next night"

@@ -113,6 +113,17 @@ class TestAsking:
         resumed = run(UGenResumeJobOperator(task_id="go_on", approval=approval), Attempts(task_id="go_on").next())
         assert resumed["status"] == "completed"
 
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [({}, "Lamp: does this keyframe look right?"), ({"subject": "For the spring?"}, "For the spring?")],
+    )
+    def test_the_list_of_open_actions_tells_the_products_apart(
+        self, open_gate: Callable[..., Gate], arguments: dict[str, Any], said: str
+    ) -> None:
+        gate = open_gate(**arguments)
+        gate.ask()
+        assert gate.asked[-1]["subject"] == said
+
     def test_a_yes_to_a_picture_that_was_made_again_since_does_not_go_on(
         self, open_gate: Callable[..., Gate], ugen_client: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -197,7 +197,9 @@ class UGenCreateJobOperator(UGenOrderOperator):
         self.announce(context, job_id=job.job_id, scope=order.intent_scope)
         if not after_waiting:
             self.log.info("job %s: %s, status %s", job.job_id, bought.how.value, job.status)
-        if after_waiting or job.ended:
+        if after_waiting and not job.ended:
+            self.log.info("job %s: %s in stage %s", job.job_id, job.status, job.current_stage)
+        if job.ended:
             spent = "" if job.credits_consumed is None else f", {job.credits_consumed} credits consumed"
             self.log.info("job %s: %s%s, %s", job.job_id, job.status, spent, job.final_video_url or "no final video")
         for note in bought.notes:

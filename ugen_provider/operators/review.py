@@ -47,6 +47,10 @@ LOOK = "ugen_look"
 """The XCom that holds what was shown in this attempt, and so what a yes is about."""
 
 
+SUBJECT = "Does this keyframe look right?"
+"""The headline where neither the user nor the job says more."""
+
+
 class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
     """Show the anchor keyframe of a job that stopped at `init`, and wait for a yes or a no. Free.
 
@@ -62,7 +66,8 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
         job_id: The job, or what the create operator returned.
         ugen_conn_id: The connection.
         response_timeout: After which the look counts as expired; None waits as long as it takes.
-        subject: Headline; templated.
+        subject: Headline, templated; default asks about the keyframe of the product by its name, since Airflow lists
+            open actions by their headlines.
         fail_on_reject: Whether a no fails the task instead of skipping what comes after it.
 
     Returns:
@@ -83,7 +88,7 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
         *,
         job_id: Any,
         ugen_conn_id: str = DEFAULT_CONN_ID,
-        subject: str = "Does this keyframe look right?",
+        subject: str = SUBJECT,
         response_timeout: timedelta | None = None,
         **kwargs: Any,
     ) -> None:
@@ -117,6 +122,8 @@ class UGenKeyframeApprovalOperator(UsesConnection, ApprovalOperator):
             if not _stands_at_its_gate(job):
                 self.log.info("job %s is beyond its gate already: there is nothing to ask", job_id)
                 return Approval.of(look, by="", at=client.clock.now()).to_dict()
+        if self.subject == SUBJECT and job.product_name:
+            self.subject = f"{job.product_name}: does this keyframe look right?"
         self.body = body_of(look, product=job.product_name)
         return super().execute(context)
 

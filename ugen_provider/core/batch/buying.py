@@ -255,6 +255,7 @@ class Buyer:
             consumed=job.credits_consumed,
             score=Scores.of(job, keyframes=keyframes).lowest,
             video=job.final_video_url,
+            stage_retries=bought.intent.stage_retries,
         )
         if spec.outputs is None:
             return made

@@ -28,6 +28,7 @@ class Settlement:
         score: Its lowest quality score.
         video: Where its video is.
         manifest: Where its manifest is.
+        stage_retries: How often a stage of its job was run again.
     """
 
     state: ItemState
@@ -39,6 +40,11 @@ class Settlement:
     score: float | None = None
     video: str | None = None
     manifest: str | None = None
+    stage_retries: int = 0
+
+
+_CAME_BACK = frozenset({"attached", "taken"})
+"""How a job is ours that an earlier runner submitted."""
 
 
 def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
@@ -69,6 +75,9 @@ def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
             consumed = ended.consumed or 0
             if correct(connection, claimed, consumed=consumed):
                 values.update(booked=consumed, consumed=consumed)
+                # What this run has booked without a stage retry it has submitted, in an earlier wave or process.
+                if ended.how in _CAME_BACK and not ended.stage_retries:
+                    values["how"] = "submitted"
         change(connection, schema.item, values, where={"run": claimed.run.id, "product_id": claimed.product_id})
 
     ledger.writer.run(work)

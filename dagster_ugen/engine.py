@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dagster_ugen.intents import ScopeLostError
+from dagster_ugen.intents import ScopeLostError, StorageUnavailableError, storage
 from dagster_ugen.making import Maker
 from dagster_ugen.options import OnInterrupt
 from dagster_ugen.requests import Refusal
@@ -140,6 +140,8 @@ class Engine:
                 await client.run(pause(caller, intent.job_id, store=store, scope=scope))
         except ScopeLostError as lost:
             _log.warning("%s", lost)
+        except StorageUnavailableError as error:
+            _log.warning("%s: it was not told to %s: %s", scope, action, error)
         except UGenError as error:
             _log.warning(
                 "%s: could not be told to %s now (%s); it is written down for the next run", scope, action, error
@@ -160,7 +162,7 @@ class Engine:
         return delivered
 
     def _record(self, partition: Partition, delivered: Delivered) -> None:
-        with self._work.log.lock:
+        with self._work.log.lock, storage():
             self._work.log.held(partition.name)
             self._work.record(delivered)
 

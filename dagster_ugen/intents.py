@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ INTENT = "ugen/intent"
 JOB_ID = "ugen/job_id"
 _PAGE = 1000
 _AHEAD_SECONDS = 5.0
+_STORAGES = frozenset({"sqlalchemy", "dagster_postgres", "dagster_mysql"})
 
 
 class ScopeLostError(UGenError):
@@ -37,6 +39,36 @@ class ScopeLostError(UGenError):
     def __init__(self, message: str, *, holder: str) -> None:
         self.holder = holder
         super().__init__(message)
+
+
+class StorageUnavailableError(UGenError):
+    """Dagster's own storage went away, or took nothing at the moment; another attempt goes on where this one was.
+
+    Args:
+        trouble: What the storage said.
+    """
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__(
+            f"Dagster's own storage: {trouble.rstrip('.')}; nothing is lost: the next attempt or run of the partition "
+            "goes on where this one was"
+        )
+
+
+@contextmanager
+def storage() -> Iterator[None]:
+    """Tell in a sentence what Dagster's storage tells with its statement and all parameters.
+
+    Raises:
+        StorageUnavailableError: It failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        # By module, since which database it is, and so which packages are there, is the instance's affair.
+        if type(error).__module__.partition(".")[0] not in _STORAGES:
+            raise
+        raise StorageUnavailableError(" ".join(str(getattr(error, "orig", None) or error).split())) from None
 
 
 class IntentLog:
@@ -129,19 +161,20 @@ class IntentLog:
 
     def _write(self, partition: str, intent: Intent) -> Intent:
         mine = replace(intent, holder=self.holder)
-        self._instance.report_runless_asset_event(
-            dg.AssetObservation(
-                asset_key=self.asset_key,
-                partition=partition or None,
-                description=_told(mine),
-                metadata={
-                    INTENT: dg.MetadataValue.json(mine.to_dict()),
-                    "ugen/generation": mine.generation,
-                    **({JOB_ID: mine.job_id} if mine.job_id else {}),
-                    **({"ugen/run": dg.MetadataValue.dagster_run(mine.holder)} if mine.holder else {}),
-                },
+        with storage():
+            self._instance.report_runless_asset_event(
+                dg.AssetObservation(
+                    asset_key=self.asset_key,
+                    partition=partition or None,
+                    description=_told(mine),
+                    metadata={
+                        INTENT: dg.MetadataValue.json(mine.to_dict()),
+                        "ugen/generation": mine.generation,
+                        **({JOB_ID: mine.job_id} if mine.job_id else {}),
+                        **({"ugen/run": dg.MetadataValue.dagster_run(mine.holder)} if mine.holder else {}),
+                    },
+                )
             )
-        )
         return mine
 
     def _observed(self, partitions: Sequence[str] | None, *, limit: int) -> Iterator[tuple[str, Intent]]:
@@ -149,7 +182,8 @@ class IntentLog:
         cursor: str | None = None
         wanted = dg.AssetRecordsFilter(asset_key=self.asset_key, asset_partitions=partitions)
         while True:
-            page = self._instance.fetch_observations(wanted, limit=limit, cursor=cursor)
+            with storage():
+                page = self._instance.fetch_observations(wanted, limit=limit, cursor=cursor)
             for record in page.records:
                 observation = record.asset_observation
                 if observation is not None and (intent := read_intent(observation)) is not None:

@@ -90,6 +90,7 @@ def is_retryable(error: Exception) -> bool:
     Billing, validation, moderation and everything that the money protocol refuses stay as they are until a person
     changes something; what passes by itself does not.
     """
+    from dagster_ugen.intents import StorageUnavailableError
     from ugen_provider.core.api.errors import (
         APIError,
         ConfigError,
@@ -115,6 +116,6 @@ def is_retryable(error: Exception) -> bool:
         return isinstance(error, ServerError | RateLimitError) or error.status in {408, 425}
     if isinstance(error, DownloadError):
         return error.reason in {"expired", "cut_short", "network", "storage"}
-    if isinstance(error, TransportError | JobTimeoutError | LedgerUnavailableError):
+    if isinstance(error, TransportError | JobTimeoutError | LedgerUnavailableError | StorageUnavailableError):
         return True
-    return not isinstance(error, UGenError)  # not ours, such as a database that was busy
+    return not isinstance(error, UGenError)

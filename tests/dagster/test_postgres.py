@@ -1,19 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs and events on PostgreSQL, where one answers on loopback."""
+"""Runs and events on PostgreSQL: one that answers on loopback, and one of the test's own that crashes."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
+from sqlalchemy import event
 
+from dagster_ugen import UGenOptions
 from tests.dagster.shop import Shop
+from tests.torture.postgres import own_postgres
 
 ADDRESS = os.environ.get("UGEN_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
+
+
+def instance_on(host: Any, port: Any, name: str, *, user: str = "postgres", password: str = "") -> Any:
+    # SQLAlchemy 2.1 takes a bare postgresql:// for psycopg 3, and dagster-postgres brings psycopg2.
+    database = {
+        "hostname": host,
+        "port": port,
+        "username": user,
+        "password": password,
+        "db_name": name,
+        "scheme": "postgresql+psycopg2",
+    }
+    return dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_db": database}}})
 
 
 @pytest.fixture
@@ -38,16 +56,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
     cursor = admin.cursor()
     cursor.execute(f"CREATE DATABASE {name}")
     try:
-        # SQLAlchemy 2.1 takes a bare postgresql:// for psycopg 3, and dagster-postgres brings psycopg2.
-        database = {
-            "hostname": login["host"],
-            "port": login["port"],
-            "username": login["user"],
-            "password": login["password"],
-            "db_name": name,
-            "scheme": "postgresql+psycopg2",
-        }
-        with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_db": database}}}) as made:
+        with instance_on(login["host"], login["port"], name, user=login["user"], password=login["password"]) as made:
             yield made
     finally:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -61,3 +70,36 @@ def test_bought_once_with_the_intent_in_postgresql(shop: Shop):
     assert sorted(shop.created) == ["lamp", "mug"]
     assert set(shop.materialized("final_video")) == {"lamp", "mug"}
     assert shop.materialized("final_video")["lamp"]["ugen/how"] == "taken"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_storage_that_went_away_for_a_moment_is_told_in_one_sentence_and_retried(
+    ugen_emulator: Any, tmp_path: Path, retries: int
+) -> None:
+    pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed")
+    with own_postgres() as database, instance_on("127.0.0.1", database.port, "postgres") as instance:
+        shop = Shop(instance, ugen_emulator, tmp_path / "videos")
+        left = ["the write of the job's id"]
+
+        @event.listens_for(instance.event_log_storage._engine, "before_cursor_execute")
+        def _(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            if shop.created and statement.startswith("INSERT INTO event_logs") and left:
+                left.pop()
+                database.crash()
+                database.start()
+
+        options = UGenOptions(interrupt_grace=5.0)
+        result = shop.run("lamp", options=options, retry_policy=dg.RetryPolicy(max_retries=retries))
+        assert not left
+        assert result.success is bool(retries)
+        said = [e.step_failure_data for e in result.all_events if e.is_step_failure]
+        said += [e.event_specific_data for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
+        told = "".join(each.error.to_string() for each in said)
+        assert "Dagster's own storage" in told
+        assert "nothing is lost" in told
+        assert "[SQL" not in told
+        assert "sqlalche.me" not in told
+        if not retries:
+            assert shop.run("lamp").success
+        assert shop.created == ["lamp"]
+        assert shop.materialized("final_video")["lamp"]["ugen/job_id"]

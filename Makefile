@@ -83,7 +83,7 @@ check-pyright: setup
 check-imports: setup
 	@$(BIN)/lint-imports --no-cache >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 check-scripts: setup
-	@for script in scripts/check_*.py; do $(BIN)/python "$$script" || failed=1; done; exit $${failed:-0}
+	@for script in scripts/check_*.py scripts/public_api.py; do $(BIN)/python "$$script" || failed=1; done; exit $${failed:-0}
 
 .PHONY: format
 format: setup ## Format, sort imports, and mend what the linter can mend

@@ -78,6 +78,7 @@ BETWEEN_ROOMS = frozenset(
         "ugen_provider.operators.media.Kind",
         "ugen_provider.operators.media.store_outputs",
         "ugen_provider.operators.review.LOOK",
+        "ugen_provider.operators.review.SUBJECT",
         "ugen_provider.operators.review.body_of",
         "ugen_provider.triggers.events.CURSOR",
         "ugen_provider.triggers.events.Cursor",

@@ -15,7 +15,7 @@ from dagster_ugen.gate import UGenApprovalConfig, UGenGate
 from dagster_ugen.options import UGenOptions
 from dagster_ugen.outputs import MADE_TOGETHER, Output
 from dagster_ugen.requests import FeedRequests, Requests, as_requests
-from dagster_ugen.resource import UGenResource
+from dagster_ugen.resource import UGenResource, bound
 from dagster_ugen.translator import DagsterUGenTranslator, UGenAssetProps
 
 Execute = Callable[..., Iterator[Any]]
@@ -288,7 +288,6 @@ def assets_of(
         )
     if backfill_policy is None and partitions_def is not None:
         backfill_policy = dg.BackfillPolicy.multi_run(PARTITIONS_PER_RUN)
-    resources = {"ugen": resource} if resource is not None else None
     run_body = execute or videos.materialize
 
     def body(
@@ -316,8 +315,7 @@ def assets_of(
                 backfill_policy=backfill_policy,
                 retry_policy=retry_policy,
                 pool=pool,
-                resource_defs=resources,
-            )(function)
+            )(bound(function, resource))
 
     whole = made(videos.specs(), name, body)
     if videos.gate is None:

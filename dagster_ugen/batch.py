@@ -11,12 +11,11 @@ import dagster as dg
 
 from dagster_ugen.assets import UGenVideos
 from dagster_ugen.failing import failure_of
-from dagster_ugen.resource import UGenResource
+from dagster_ugen.resource import UGenResource, bound
 
 if TYPE_CHECKING:
     from dagster_ugen.results import Result
 
-BATCH_OP = "ugen_batch"
 SUBMITS_TAG = "ugen/submits"
 """A tag of the runs that leave jobs behind on purpose, for the completion sensor to collect."""
 
@@ -64,14 +63,14 @@ def build_ugen_batch_job(
             "leave out gate=, or this job and its sensors, and materialize anchor_keyframe instead"
         )
 
-    @dg.op(name=BATCH_OP)
-    def batch(context: dg.OpExecutionContext, config: UGenBatchConfig, ugen: UGenResource) -> None:
+    def body(context: dg.OpExecutionContext, config: UGenBatchConfig, ugen: UGenResource) -> None:
         results = run_batch(videos, context, ugen, config)
         tell(context, results)
 
+    batch = dg.op(name=batch_op(name))(bound(body, resource))
+
     @dg.job(
         name=name,
-        resource_defs={"ugen": resource} if resource is not None else None,
         description="Submits the U-Gen jobs of a list of partitions and collects those that are done.",
         tags={SUBMITS_TAG: "true"},
     )
@@ -79,6 +78,16 @@ def build_ugen_batch_job(
         batch()
 
     return made
+
+
+def batch_op(job: str) -> str:
+    """The name of a batch job's only op: two of them may stand in one code location.
+
+    Examples:
+        >>> batch_op("ugen_batch_job"), batch_op("nightly")
+        ('ugen_batch', 'nightly_op')
+    """
+    return job.removesuffix("_job") if job.endswith("_job") else f"{job}_op"
 
 
 def run_batch(

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_ugen import _compat
 from dagster_ugen.assets import UGenVideos, no_beta_warnings
 from dagster_ugen.outputs import Output
-from dagster_ugen.resource import UGenResource
+from dagster_ugen.resource import UGenResource, bound
 
 if TYPE_CHECKING:
     from dagster_ugen.checking import Known
@@ -182,8 +182,7 @@ def build_ugen_asset_checks(
                 name="_".join([*videos.props.key_prefix, "ugen_checks"]),
                 specs=specs,
                 can_subset=True,
-                resource_defs={"ugen": resource} if resource is not None else None,
-            )(body)
+            )(bound(body, resource))
         ]
 
 

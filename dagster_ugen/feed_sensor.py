@@ -95,7 +95,7 @@ def build_ugen_product_feed_sensor(
         finder = _Finder(context.instance, videos, namespace, cursor, on_changed=on_changed, max_changed=max_changed)
         most = products_per_run * runs_per_tick if job is not None else None
         found, at_end, rejected = _pass(context.instance, feed, partitions_name, cursor, finder, most=most)
-        requests = [_buying(group) for group in chunks(found, products_per_run)]
+        requests = [_buying(group, job=job) for group in chunks(found, products_per_run)] if job is not None else []
         cursor.asked = [*cursor.asked, *(each.name for each in found)][-2000:]
         told = f"{cursor.item} rows read, {len(found)} products to make, {rejected} rows rejected"
         for line in finder.warnings:
@@ -229,11 +229,11 @@ def _pass(
             return found, False, rejected
 
 
-def _buying(group: Sequence[Wanted]) -> dg.RunRequest:
+def _buying(group: Sequence[Wanted], *, job: dg.JobDefinition) -> dg.RunRequest:
     named = hashlib.sha256("\n".join(each.name for each in group).encode()).hexdigest()
     again = {each.product_id: each.regenerate for each in group if each.regenerate is not None}
     return dg.RunRequest(
         run_key=f"ugen-feed-{named[:24]}",
-        run_config=batch_config([each.product_id for each in group], regenerate=again),
+        run_config=batch_config(job, partitions=[each.product_id for each in group], regenerate=again),
         tags={"ugen/buys": str(len(group))},
     )

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dagster as dg
 from pydantic import Field
@@ -119,3 +121,31 @@ class UGenResource(dg.ConfigurableResource[Any]):
             ConfigError: The key is missing, or a setting is out of the question.
         """
         return self.client_config().base_url.startswith("http://")
+
+
+def initialized(resource: UGenResource) -> UGenResource:
+    """A resource that Dagster was not given, with the environment variables that it names read."""
+    return cast("UGenResource", resource.process_config_and_initialize())
+
+
+def bound(body: Callable[..., Any], resource: UGenResource | None) -> Callable[..., Any]:
+    """A body with its account at hand; without one it asks Dagster for the resource `ugen`.
+
+    An account that were given to Dagster would be shown in the launchpad, with its key, and could stand in one code
+    location only once under its name.
+    """
+    if resource is None:
+        return body
+
+    def with_account(*arguments: Any, **named: Any) -> Any:
+        return body(*arguments, **named, ugen=initialized(resource))
+
+    def generating(*arguments: Any, **named: Any) -> Any:
+        yield from with_account(*arguments, **named)
+
+    made: Any = functools.wraps(body)(generating if inspect.isgeneratorfunction(body) else with_account)
+    asked = inspect.signature(body)
+    others = [parameter for name, parameter in asked.parameters.items() if name != "ugen"]
+    made.__annotations__ = {name: kind for name, kind in body.__annotations__.items() if name != "ugen"}
+    made.__signature__ = asked.replace(parameters=others)
+    return cast("Callable[..., Any]", made)

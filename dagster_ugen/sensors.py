@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
-from dagster_ugen.batch import BATCH_OP, SUBMITS_TAG
+from dagster_ugen.batch import SUBMITS_TAG, batch_op
 from dagster_ugen.partitions import chunks
+from dagster_ugen.resource import initialized
 
 if TYPE_CHECKING:
     from dagster_ugen.assets import UGenVideos
@@ -112,7 +113,7 @@ def build_ugen_completion_sensor(
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         from dagster_ugen.looks import ended_jobs
 
-        account = resource or cast("UGenResource", context.resources.ugen)
+        account = initialized(resource) if resource is not None else cast("UGenResource", context.resources.ugen)
         until = time.monotonic() + TICK_SECONDS
         instance = context.instance
         cursor = Cursor.read(context.cursor)
@@ -132,7 +133,7 @@ def build_ugen_completion_sensor(
         ready = [key for key, each in open_ones.items() if each.job_id is None or each.job_id in ended]
         requests = []
         for group in list(chunks(ready, partitions_per_run))[:runs_per_tick]:
-            requests.append(_collecting(group, cursor, now))
+            requests.append(_collecting(group, cursor, now, job=job))
             for key in group:
                 cursor.pending[key].asked_at = now
         told = f"{len(cursor.pending)} jobs are not recorded yet, {len(ready)} of them have ended"
@@ -151,20 +152,22 @@ def build_ugen_completion_sensor(
     )
 
 
-def batch_config(partitions: Sequence[str], *, regenerate: Mapping[str, str] | None = None) -> dict[str, Any]:
+def batch_config(
+    job: dg.JobDefinition, *, partitions: Sequence[str], regenerate: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The run config of a batch job."""
     config: dict[str, Any] = {"partitions": list(partitions), "wait": False}
     if regenerate:
         config["regenerate"] = dict(regenerate)
-    return {"ops": {BATCH_OP: {"config": config}}}
+    return {"ops": {batch_op(job.name): {"config": config}}}
 
 
-def _collecting(group: Sequence[str], cursor: Cursor, now: float) -> dg.RunRequest:
+def _collecting(group: Sequence[str], cursor: Cursor, now: float, *, job: dg.JobDefinition) -> dg.RunRequest:
     named = ",".join(f"{key}:{cursor.pending[key].job_id}:{cursor.pending[key].asked_at}" for key in group)
     digest = hashlib.sha256(f"{named}@{now if not all(cursor.pending[k].job_id for k in group) else ''}".encode())
     return dg.RunRequest(
         run_key=f"ugen-collect-{digest.hexdigest()[:24]}",
-        run_config=batch_config(group),
+        run_config=batch_config(job, partitions=group),
         tags={"ugen/collects": str(len(group))},
     )
 

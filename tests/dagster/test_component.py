@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -291,14 +292,26 @@ RESOURCES = """query($selector: RepositorySelector!) {
     ... on ResourceDetailsList { results { name configuredValues { key value type } } } } }"""
 
 
-def pages_say(target: Any, query: str) -> str:
+LAUNCHPAD = """query($pipeline: PipelineSelector!) { runConfigSchemaOrError(selector: $pipeline) {
+    ... on RunConfigSchema { rootDefaultYaml allConfigTypes { key ... on CompositeConfigType {
+      fields { name defaultValueAsJson } } } } ... on PythonError { message } } }"""
+
+
+def module_of(project: Path) -> Any:
+    from dagster._core.workspace.load_target import ModuleTarget
+
+    return ModuleTarget("shop_videos.definitions", attribute=None, working_directory=str(project), location_name="here")
+
+
+def pages_say(target: Any, query: str, **job: str) -> str:
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster_graphql.schema import create_schema
 
     with dg.instance_for_test() as instance, WorkspaceProcessContext(instance, target) as process:
         context = process.create_request_context()
         selector = {"repositoryLocationName": "here", "repositoryName": "__repository__"}
-        answer = create_schema().execute(query, context_value=context, variables={"selector": selector})
+        variables = {"selector": selector, "pipeline": {**selector, **job}} if job else {"selector": selector}
+        answer = asyncio.run(create_schema().execute_async(query, context_value=context, variables=variables))
         assert not answer.errors, answer.errors
         return json.dumps(answer.data)
 
@@ -314,13 +327,26 @@ def test_the_resource_page_never_shows_the_key():
 
 
 def test_the_components_resource_is_on_no_page(project):
-    from dagster._core.workspace.load_target import ModuleTarget
-
-    target = ModuleTarget(
-        "shop_videos.definitions", attribute=None, working_directory=str(project), location_name="here"
-    )
-    said = pages_say(target, RESOURCES)
+    said = pages_say(module_of(project), RESOURCES)
     assert KEY not in said
+
+
+@pytest.mark.parametrize("job", ["__ASSET_JOB", "ugen_batch_job"])
+def test_the_launchpad_offers_no_account_with_its_key(project, job):
+    said = pages_say(module_of(project), LAUNCHPAD, pipelineName=job)
+    assert "rootDefaultYaml" in said, said
+    assert KEY not in said
+
+
+def test_two_feeds_stand_in_one_project(project):
+    folder = project / "shop_videos" / "defs"
+    written = (folder / "videos" / "defs.yaml").read_text()
+    for name, account in (("videos", "first"), ("more", "second"), ("other", "first")):
+        text = written.replace("poll_interval: 5", f"namespace: {account}")
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "defs.yaml").write_text(text.replace("  job:", f"  key_prefix: [{name}]\n  job:"))
+    said = pages_say(module_of(project), LAUNCHPAD, pipelineName="more_ugen_batch_job")
+    assert "rootDefaultYaml" in said, said
 
 
 def test_printing_never_shows_the_key():

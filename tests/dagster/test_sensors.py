@@ -15,8 +15,10 @@ from dagster_ugen import (
     Output,
     UGenAssetProps,
     UGenGate,
+    UGenResource,
     UGenVideos,
     assets_of,
+    build_ugen_asset_checks,
     build_ugen_batch_job,
     build_ugen_completion_sensor,
     build_ugen_orphan_sensor,
@@ -25,8 +27,10 @@ from dagster_ugen import (
 )
 from dagster_ugen.intents import IntentLog
 from dagster_ugen.requests import as_requests
+from dagster_ugen.sensors import batch_config
 from tests.dagster.shop import PRODUCTS, Shop, request_of
 from ugen_provider.core.jobs.intent import OurAction
+from ugen_provider.emulator.settings import LOCAL_KEY
 
 FEED = Path(__file__).parents[2] / "examples" / "feed.xml"
 FINAL = dg.AssetKey("final_video")
@@ -40,10 +44,10 @@ def videos_of(requests=request_of, gate: UGenGate | None = None) -> UGenVideos:
 class Ticks:
     """A sensor with the runs that it asks for, as the daemon makes them."""
 
-    def __init__(self, shop: Shop, videos: UGenVideos, make, **arguments) -> None:
+    def __init__(self, shop: Shop, videos: UGenVideos, make, *, account: UGenResource | None = None) -> None:
         self.shop = shop
-        self.job = build_ugen_batch_job(videos, resource=shop.resource)
-        self.sensor = make(videos, **arguments)
+        self.job = build_ugen_batch_job(videos, resource=account or shop.resource)
+        self.sensor = make(videos, job=self.job)
         self.cursor: str | None = None
         self.made: set[str] = set()
 
@@ -77,9 +81,7 @@ def completion(shop: Shop) -> Ticks:
     return Ticks(
         shop,
         videos_of(),
-        lambda videos, **kw: build_ugen_completion_sensor(
-            videos, job=build_ugen_batch_job(videos), resource=shop.resource, **kw
-        ),
+        lambda videos, job: build_ugen_completion_sensor(videos, job=job, resource=shop.resource),
     )
 
 
@@ -96,6 +98,36 @@ def test_submitted_in_a_short_run_and_collected_when_done(completion, shop, ugen
     assert completion.tick() == []
     assert "0 jobs are not recorded yet" in completion.skipped
     assert len(shop.created) == 3
+
+
+def test_an_account_that_names_its_key_by_a_variable_may_be_given_to_all_of_them(shop, ugen_clock, monkeypatch):
+    monkeypatch.setenv("SHOP_UGEN_KEY", LOCAL_KEY)
+    shop.server.emulator.clock.tick = 0.0
+    account = UGenResource(api_key=dg.EnvVar("SHOP_UGEN_KEY"), base_url=shop.server.base_url, poll_interval=0.01)
+    videos = videos_of()
+    ticks = Ticks(
+        shop,
+        videos,
+        lambda videos, job: build_ugen_completion_sensor(videos, job=job, resource=account),
+        account=account,
+    )
+    assert ticks.submit("lamp").success
+    ugen_clock.advance_until_idle()
+    assert len(ticks.tick()) == 1
+    assert set(shop.materialized("final_video")) == {"lamp"}
+    checks = build_ugen_asset_checks(videos, resource=account)
+    assert shop.run("lamp", assets=assets_of(videos, resource=account), asset_checks=checks).success
+    orphans = build_ugen_orphan_sensor(videos, resource=account)
+    assert orphans.evaluate_tick(dg.build_sensor_context(instance=shop.instance)).skip_message
+
+
+def test_a_job_of_another_name_is_asked_for_by_that_name(shop):
+    videos = videos_of()
+    batch = build_ugen_batch_job(videos, name="nightly", resource=shop.resource)
+    shop.instance.add_dynamic_partitions("ugen_products", ["lamp"])
+    config = batch_config(batch, partitions=["lamp"])
+    assert batch.execute_in_process(run_config=config, instance=shop.instance).success
+    assert shop.created == ["lamp"]
 
 
 def test_a_look_at_many_jobs_reads_pages(completion, shop):
@@ -170,8 +202,8 @@ def feed_ticks(shop: Shop, feed: FeedRequests, **arguments) -> Ticks:
     return Ticks(
         shop,
         videos_of(feed),
-        lambda videos: build_ugen_product_feed_sensor(
-            videos, feed=feed, partitions_name="ugen_products", job=build_ugen_batch_job(videos), **arguments
+        lambda videos, job: build_ugen_product_feed_sensor(
+            videos, feed=feed, partitions_name="ugen_products", job=job, **arguments
         ),
     )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import signal
 import time
@@ -34,6 +35,11 @@ class Stage:
 
     airflow: RealAirflow
     ugen: EmulatorServer
+
+    @property
+    def lineage(self) -> Path:
+        """What OpenLineage was told, an event a line."""
+        return self.airflow.home / "lineage.jsonl"
 
     @property
     def api(self) -> Any:
@@ -188,7 +194,13 @@ def stage(ugen: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     dags = tmp_path_factory.mktemp("dags")
     for source in [*DAGS.glob("*.py"), *(EXAMPLES / name for name in ("keyframe_gate.py", "on_finished_videos.py"))]:
         shutil.copy(source, dags)
-    airflow = RealAirflow(home, dags=dags, env={"UGEN_TEST_OUTPUT": str(home / "output")}, parallelism=4)
+    lineage = {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
+    env = {
+        "UGEN_TEST_OUTPUT": str(home / "output"),
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(lineage),
+        "AIRFLOW__OPENLINEAGE__SELECTIVE_ENABLE": "true",
+    }
+    airflow = RealAirflow(home, dags=dags, env=env, parallelism=4)
     with airflow:
         extra = {"base_url": ugen.base_url, "webhook_secret": WEBHOOK_SECRET}
         airflow.api.set_connection("ugen_default", conn_type="ugen", password=LOCAL_KEY, extra=extra)

@@ -209,3 +209,26 @@ def test_a_ledger_whose_database_goes_away_is_one_error_that_airflow_retries(
 def test_a_trigger_refuses_ten_thousand_ids() -> None:
     with pytest.raises(ConfigError, match="at most 500 jobs"):
         UGenJobBatchTrigger(job_ids=[str(number) for number in range(10_000)], ugen_conn_id="ugen_default")
+
+
+def test_products_that_failed_fail_the_task_where_that_is_asked_for(
+    make: Any, attempts: Any, ugen_faults: Any, moving_clock: Any
+) -> None:
+    ugen_faults.job(fail_at="agents", kind="moderation")
+    assert make(deferrable=False).execute(attempts.next())["failed"] > 0
+    with pytest.raises(UGenFailure, match="products failed and 0 are not wholly stored"):
+        make(deferrable=False, fail_on_failures=True).execute(attempts.next())
+
+
+def test_videos_that_could_not_be_stored_fail_the_task_where_that_is_asked_for(
+    make: Any, attempts: Any, ugen_emulator: Any, ugen_faults: Any, moving_clock: Any, tmp_path: Path
+) -> None:
+    ugen_faults.add(kind="wrong_type", path="/media/*final*", times=None)
+    given = {"deferrable": False, "output_path": str(tmp_path / "videos"), "fail_on_failures": True}
+    with pytest.raises(UGenFailure, match="0 products failed and 5 are not wholly stored"):
+        make(**given).execute(attempts.next())
+    ugen_faults.clear()
+    result = make(**given, run_key="the next night").execute(attempts.next())
+    assert (result["completed"], result["attached"]) == (5, 5)
+    assert len(list((tmp_path / "videos").rglob("*final.mp4"))) == 5
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 5

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger is gone, and nobody repairs it: what was bought is found by its keys, for as long as these are known."""
 
-from ugen_provider.core.batch import Ledger
+from ugen_provider.core.batch import Budget, Ledger
 
 
 def test_a_lost_ledger_without_a_repair_costs_nothing_while_keys_are_known(shop, tmp_path):
@@ -17,3 +17,16 @@ def test_a_lost_ledger_without_a_repair_costs_nothing_while_keys_are_known(shop,
         assert shop.run("wednesday").unchanged == 3
     assert shop.local.created == 3
     assert shop.local.world.accounts.by_name["local"].books.balance == consumed
+
+
+def test_what_is_found_leaves_the_budget_to_what_is_bought(shop, tmp_path):
+    shop.sells("a", "b", "c")
+    cost = shop.run("monday").credits_consumed // 3
+    day = Budget(credits=10_000, daily=4 * cost - 1)
+    with Ledger(str(tmp_path / "another.db")) as empty:
+        shop.ledger = empty
+        assert shop.run("tuesday", budget=day).found == 3
+        shop.sells("a", "b", "c", "d")
+        report = shop.run("wednesday", budget=day)
+        assert (report.unchanged, report.bought, report.credits_consumed) == (3, 1, cost)
+    assert shop.local.created == 4

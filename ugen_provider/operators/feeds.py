@@ -65,7 +65,7 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         in_flight: Jobs under way at once, at most; fewer where the account allows fewer.
         on_earlier_failure: For jobs that failed for a reason that a repeat can mend: `retry_stage`, `resubmit`, `fail`.
         min_score: The lowest quality score that is good enough; what is below is counted.
-        fail_on_failures: Whether products that failed fail the task.
+        fail_on_failures: Whether products that failed, or whose files could not be stored, fail the task.
         deferrable: Whether to wait in the triggerer.
         poll_interval: Seconds between looks.
         ugen_conn_id: The connection.
@@ -229,8 +229,11 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
 
     def _report(self, report: Any) -> dict[str, Any]:
         self.log.info("%s", report.table())
-        if self.fail_on_failures and report.failed:
-            raise ConfigError(f"{report.failed} products failed, and fail_on_failures is set; the log names them")
+        if self.fail_on_failures and (report.failed or report.not_stored):
+            raise ConfigError(
+                f"{report.failed} products failed and {report.not_stored} are not wholly stored (the next run fetches "
+                "the rest), and fail_on_failures is set; the log names them"
+            )
         small: dict[str, Any] = report.small()
         return small
 

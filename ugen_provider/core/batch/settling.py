@@ -12,6 +12,7 @@ from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.budget import correct
 from ugen_provider.core.batch.claims import LET_GO, Claim, ItemState
 from ugen_provider.core.batch.ledger import Ledger, change
+from ugen_provider.core.jobs.order import How
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
             values["begun"] = True
         if remembered:
             change(connection, schema.intent, remembered, where={"scope": claimed.scope})
-            consumed = ended.consumed or 0
+            # What was found under its key was paid for before: the budget is for what is bought.
+            consumed = 0 if ended.how == How.FOUND.value else ended.consumed or 0
             if correct(connection, claimed, consumed=consumed):
                 values.update(booked=consumed, consumed=consumed)
                 # What this run has booked without a stage retry it has submitted, in an earlier wave or process.

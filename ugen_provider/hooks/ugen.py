@@ -53,13 +53,16 @@ class UGenHook(BaseHook):
 
         Raises:
             ConfigError: The connection is missing, or a field of it is wrong.
+            ConnectionUnreadableError: Airflow could not look for it.
         """
         from ugen_provider.hooks.connections import read_connection
 
         try:
             connection = self.get_connection(self.ugen_conn_id)
         except AirflowNotFoundException:
-            raise self._missing() from None
+            from ugen_provider.hooks.missing import not_found
+
+            raise not_found(self.ugen_conn_id, advice=self._advice) from None
         return read_connection(connection, extra=connection.extra_dejson)
 
     async def aget_settings(self) -> UGenSettings:
@@ -80,13 +83,14 @@ class UGenHook(BaseHook):
             has_async_form = hasattr(connection, "aextra_dejson")
             extra = await connection.aextra_dejson() if has_async_form else _plain_extra(connection.extra)
         except AirflowNotFoundException:
-            raise self._missing() from None
+            raise ConfigError(f"connection {self.ugen_conn_id!r} is not defined: {self._advice}") from None
         return read_connection(connection, extra=extra)
 
-    def _missing(self) -> ConfigError:
-        return ConfigError(
-            f"connection {self.ugen_conn_id!r} is not defined: add it with the type 'ugen' and the API key as its "
-            f"password, or set AIRFLOW_CONN_{self.ugen_conn_id.upper()}"
+    @property
+    def _advice(self) -> str:
+        return (
+            "add it with the type 'ugen' and the API key as its password, or set "
+            f"AIRFLOW_CONN_{self.ugen_conn_id.upper()}"
         )
 
     @property

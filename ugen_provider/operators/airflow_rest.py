@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from ugen_provider.core.api.errors import ConfigError
+from ugen_provider.hooks.missing import not_found
 from ugen_provider.triggers.killing import WATCH, Watch
 from ugen_provider.version_compat import AirflowNotFoundException, BaseHook
 
@@ -35,10 +36,8 @@ class AirflowRest:
         try:
             connection = BaseHook.get_connection(airflow_conn_id)
         except AirflowNotFoundException:
-            raise ConfigError(
-                f"connection {airflow_conn_id!r} is not defined: add it with the address of Airflow's API server and a "
-                "user that may read task instances"
-            ) from None
+            advice = "add it with the address of Airflow's API server and a user that may read task instances"
+            raise not_found(airflow_conn_id, advice=advice) from None
         host = (connection.host or "").rstrip("/")
         if not host.startswith(("http://", "https://")):
             raise ConfigError(f"connection {airflow_conn_id!r}: host must begin with http:// or https://")

@@ -290,15 +290,15 @@ def ledger_address(ledger_conn_id: str) -> str:
 
     Raises:
         ConfigError: The connection is missing or of another kind.
+        ConnectionUnreadableError: Airflow could not look for it.
     """
+    from ugen_provider.hooks.missing import not_found
     from ugen_provider.version_compat import AirflowNotFoundException
 
     try:
         connection = BaseHook.get_connection(ledger_conn_id)
     except AirflowNotFoundException:
-        raise ConfigError(
-            f"connection {ledger_conn_id!r} is not defined: add it for the ledger's database, PostgreSQL or SQLite"
-        ) from None
+        raise not_found(ledger_conn_id, advice="add it for the ledger's database, PostgreSQL or SQLite") from None
     if connection.conn_type == "sqlite":
         return str(connection.host or connection.schema or "")
     if connection.conn_type in {"postgres", "postgresql"}:

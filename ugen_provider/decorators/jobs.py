@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 
 from ugen_provider.core.api.errors import ConfigError
-from ugen_provider.operators.base import Later
+from ugen_provider.operators.arguments import Later
 from ugen_provider.operators.create import UGenCreateJobOperator
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.version_compat import determine_kwargs

@@ -12,11 +12,7 @@ from airflow.configuration import conf
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError, JobError
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    DEFAULT_TIMEOUT,
-    UGenJobOperator,
-    backstop,
+from ugen_provider.operators.arguments import (
     is_nothing,
     is_pending,
     refusing,
@@ -26,6 +22,7 @@ from ugen_provider.operators.base import (
     require_positive,
     seconds,
 )
+from ugen_provider.operators.base import DEFAULT_CONN_ID, DEFAULT_TIMEOUT, UGenJobOperator, backstop
 from ugen_provider.operators.closing import Closing, take_back, tell
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.state import scope_of, store_of

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ugen_provider.core.api.errors import JobError, JobTimeoutError, PurchaseError
-from ugen_provider.operators.base import backstop, seconds, to_number
+from ugen_provider.operators.arguments import seconds, to_number
+from ugen_provider.operators.base import backstop
 from ugen_provider.operators.closing import learn
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.ordering import UGenOrderOperator

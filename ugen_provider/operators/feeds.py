@@ -12,9 +12,7 @@ from airflow.configuration import conf
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    UGenOperator,
+from ugen_provider.operators.arguments import (
     is_pending,
     refusing,
     require_flags,
@@ -25,6 +23,7 @@ from ugen_provider.operators.base import (
     require_positive,
     to_whole,
 )
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenOperator
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.machines import tasks_span_machines
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, MOST_JOBS, UGenJobBatchTrigger, UGenSlotTrigger

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.operators.base import (
-    UGenJobOperator,
-    UGenOperator,
-    is_nothing,
-    is_pending,
-    refusing,
-    require_named,
-    require_one_of,
-)
+from ugen_provider.operators.arguments import is_nothing, is_pending, refusing, require_named, require_one_of
+from ugen_provider.operators.base import UGenJobOperator, UGenOperator
 from ugen_provider.operators.control import plain_job_id
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.operators.pictures import uploaded_once

@@ -12,10 +12,7 @@ from airflow.configuration import conf
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    DEFAULT_TIMEOUT,
-    UGenJobOperator,
+from ugen_provider.operators.arguments import (
     is_nothing,
     is_pending,
     refusing,
@@ -28,6 +25,7 @@ from ugen_provider.operators.base import (
     to_number,
     to_whole,
 )
+from ugen_provider.operators.base import DEFAULT_CONN_ID, DEFAULT_TIMEOUT, UGenJobOperator
 from ugen_provider.operators.pictures import uploaded_once
 from ugen_provider.operators.state import scope_of, store_of
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL

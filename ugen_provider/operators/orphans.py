@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.configuration import conf
 
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    UGenOperator,
+from ugen_provider.operators.arguments import (
     refusing,
     require_flags,
     require_interval,
@@ -18,6 +16,7 @@ from ugen_provider.operators.base import (
     require_number,
     require_one_of,
 )
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenOperator
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.triggers.jobs import DEFAULT_POLL_INTERVAL, MOST_JOBS, UGenJobBatchTrigger
 

@@ -17,14 +17,8 @@ from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
 from ugen_provider.core.api.errors import ConfigError, PurchaseError
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    UGenJobOperator,
-    UsesConnection,
-    push_watch,
-    refusing,
-    require_named,
-)
+from ugen_provider.operators.arguments import refusing, require_named
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UGenJobOperator, UsesConnection, push_watch
 from ugen_provider.operators.closing import CLOSING, Closing, take_back, tell
 from ugen_provider.operators.control import plain_job_id, raise_if_dead
 from ugen_provider.operators.errors import failing_for_good

@@ -13,14 +13,8 @@ from airflow.sdk import BaseSensorOperator
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
 from ugen_provider.links.ugen import LINKS
-from ugen_provider.operators.base import (
-    DEFAULT_CONN_ID,
-    UsesConnection,
-    is_pending,
-    refusing,
-    require_flags,
-    require_named,
-)
+from ugen_provider.operators.arguments import is_pending, refusing, require_flags, require_named
+from ugen_provider.operators.base import DEFAULT_CONN_ID, UsesConnection
 from ugen_provider.operators.control import plain_job_id, raise_if_dead
 from ugen_provider.operators.errors import failing_for_good
 from ugen_provider.triggers.jobs import UGenJobTrigger

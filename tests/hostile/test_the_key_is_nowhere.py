@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After everything was bought, waited for, failed and stored: every byte that was written, and the key is in none.
-
-The key is one that nobody else has, so that what is found could only have come from us.
-"""
+"""After everything was bought, waited for, failed and stored: every byte that was written, and the key is in none."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import json
 import logging
@@ -22,12 +18,10 @@ from tests.airflow.deferring import run as run_task
 from tests.batch.conftest import Shop as FeedShop
 from tests.core.local import Local
 from tests.dagster.shop import Shop as DagsterShop
+from tests.hostile.written import FORMS, KEY, nowhere
 from ugen_provider import UGenError
 from ugen_provider.core.batch import Ledger
 from ugen_provider.emulator.settings import Settings, TenantSettings
-
-KEY = "ugen_sk_3b1f9d_nobody_else_has_this_one"
-FORMS = (KEY.encode(), base64.b64encode(KEY.encode()).rstrip(b"=")[:-1], KEY.encode().hex().encode())
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +49,6 @@ def logged() -> Any:
     yield stream
     root.setLevel(before)
     root.removeHandler(handler)
-
-
-def nowhere(folder: Path, *said: object) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert files
-    for path in files:
-        content = path.read_bytes()
-        assert not [form for form in FORMS if form in content], path
-    for each in said:
-        text = each if isinstance(each, str) else repr(each)
-        assert not [form for form in FORMS if form.decode() in text]
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class Stage:
 
     def start_part(self, part: str) -> None:
         self.airflow.start_part(part)
+
+    def start_what_ended(self) -> list[str]:
+        """Start again each part that has ended by itself, as systemd or Kubernetes would, and say which these were."""
+        ended = [each for each in self.airflow.processes.running if each.popen.poll() is not None]
+        parts = [each.name.removeprefix("airflow ") for each in ended]
+        for part in parts:
+            self.kill_part(part)  # what it had started ends with it
+            self.start_part(part)
+        return parts
 
     def is_healthy(self, part: str) -> bool:
         return bool(self.api.health().get(part) == "healthy")
@@ -188,23 +198,33 @@ def ugen() -> Iterator[EmulatorServer]:
         yield server
 
 
+@contextmanager
+def real_stage(
+    home: Path, dags: Path, ugen: EmulatorServer, *, files: Iterable[Path], key: str = LOCAL_KEY, **env: str
+) -> Iterator[Stage]:
+    """A real Airflow with some DAG files, and the connection to a U-Gen."""
+    for source in files:
+        shutil.copy(source, dags)
+    airflow = RealAirflow(home, dags=dags, env={"UGEN_TEST_OUTPUT": str(home / "output")} | env, parallelism=4)
+    with airflow:
+        extra = {"base_url": ugen.base_url, "webhook_secret": WEBHOOK_SECRET}
+        airflow.api.set_connection("ugen_default", conn_type="ugen", password=key, extra=extra)
+        yield Stage(airflow, ugen)
+
+
 @pytest.fixture(scope="session")
 def stage(ugen: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     home = tmp_path_factory.mktemp("airflow")
     dags = tmp_path_factory.mktemp("dags")
-    for source in [*DAGS.glob("*.py"), *(EXAMPLES / name for name in ("keyframe_gate.py", "on_finished_videos.py"))]:
-        shutil.copy(source, dags)
-    lineage = {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
-    env = {
-        "UGEN_TEST_OUTPUT": str(home / "output"),
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(lineage),
+    files = [*DAGS.glob("*.py"), *(EXAMPLES / name for name in ("keyframe_gate.py", "on_finished_videos.py"))]
+    lineage = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+            {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
+        ),
         "AIRFLOW__OPENLINEAGE__SELECTIVE_ENABLE": "true",
     }
-    airflow = RealAirflow(home, dags=dags, env=env, parallelism=4)
-    with airflow:
-        extra = {"base_url": ugen.base_url, "webhook_secret": WEBHOOK_SECRET}
-        airflow.api.set_connection("ugen_default", conn_type="ugen", password=LOCAL_KEY, extra=extra)
-        yield Stage(airflow, ugen)
+    with real_stage(home, dags, ugen, files=files, **lineage) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

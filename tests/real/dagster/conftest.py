@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ import pytest
 import yaml
 
 from ugen_provider.cli.demo.dagster_processes import RealDagster
+from ugen_provider.cli.demo.processes import Running
 from ugen_provider.emulator.server import EmulatorServer
-from ugen_provider.emulator.settings import LOCAL_KEY, Settings
+from ugen_provider.emulator.settings import LOCAL_KEY, Settings, TenantSettings
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -32,22 +34,47 @@ class Both(NamedTuple):
         with dg.DagsterInstance.from_config(str(self.dagster.home)) as made:
             yield made
 
+    def start_again(self, lost: Running) -> None:
+        """End what is left of one of Dagster's processes with all that it started, and start it again."""
+        processes = self.dagster.processes
+        processes.running.remove(lost)
+        lost.signal_group(signal.SIGKILL)
+        lost.popen.wait(30)
+        processes.start(lost.name, lost.popen.args, env=self.dagster.env, log=lost.log, cwd=self.dagster.home)
+
+    def start_what_ended(self) -> list[str]:
+        """Start again each process that has ended by itself, as systemd or Kubernetes would, and say which."""
+        ended = [each for each in self.dagster.processes.running if each.popen.poll() is not None]
+        for each in ended:
+            self.start_again(each)
+        return [each.name.removeprefix("dagster ") for each in ended]
+
 
 @contextmanager
 def real_both(
-    home: Path, definitions: Path, *, speed: float = 60.0, runs_at_once: int = 4, **env: str
+    home: Path,
+    definitions: Path,
+    *,
+    speed: float = 60.0,
+    runs_at_once: int = 4,
+    key: str = LOCAL_KEY,
+    instance: Mapping[str, Any] | None = None,
+    **env: str,
 ) -> Iterator[Both]:
-    """A real Dagster on some definitions, with a U-Gen of its own."""
-    with EmulatorServer(Settings(speed=speed, admin=True)) as server:
+    """A real Dagster on some definitions, with a U-Gen of its own; `instance` is added to its dagster.yaml."""
+    account = TenantSettings(api_keys=(key,))
+    with EmulatorServer(Settings(speed=speed, admin=True, tenants=(account,))) as server:
         settings = {
-            "UGEN_API_KEY": LOCAL_KEY,
+            "UGEN_API_KEY": key,
             "UGEN_BASE_URL": server.base_url,
             "UGEN_OUTPUT": str(home / "videos"),
             "PYTHONPATH": str(REPOSITORY / "example_dagster"),
         }
-        with RealDagster(
-            home / "home", definitions=definitions, env=settings | env, runs_at_once=runs_at_once
-        ) as dagster:
+        dagster = RealDagster(home / "home", definitions=definitions, env=settings | env, runs_at_once=runs_at_once)
+        if instance is not None:
+            with (dagster.home / "dagster.yaml").open("a") as file:
+                yaml.safe_dump(dict(instance), file)
+        with dagster:
             yield Both(dagster, server)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,12 +31,7 @@ def both(tmp_path: Path) -> Iterator[Both]:
 
 def lose(both: Both, name: str) -> None:
     """Kill a process with all that it started, and start it again."""
-    processes = both.dagster.processes
-    lost = next(each for each in processes.running if each.name == f"dagster {name}")
-    processes.running.remove(lost)
-    lost.signal_group(signal.SIGKILL)
-    lost.popen.wait(30)
-    processes.start(lost.name, lost.popen.args, env=both.dagster.env, log=lost.log, cwd=both.dagster.home)
+    both.start_again(next(each for each in both.dagster.processes.running if each.name == f"dagster {name}"))
     both.dagster.wait_ready()
 
 

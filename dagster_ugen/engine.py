@@ -122,7 +122,7 @@ class Engine:
         return self._work.options.on_interrupt if who == "person" else "detach"
 
     async def _end(self, client: AsyncUGenClient, partition: Partition, action: OnInterrupt) -> None:
-        scope = str(partition.scope)
+        scope, label = str(partition.scope), partition.scope.label
         try:
             intent = await asyncio.to_thread(partition.store.read, scope)
             if intent is None or intent.scope != scope:
@@ -131,7 +131,7 @@ class Engine:
                 if partition.unsettled and action == "cancel":
                     pending = replace(intent, action=OurAction("cancel", "kill", time.time()))
                     await asyncio.to_thread(partition.store.write, pending)
-                    _log.warning("%s: whether it was bought is not known; its cancel is written down", scope)
+                    _log.warning("%s: whether it was bought is not known; its cancel is written down", label)
                 return
             store, caller = partition.store, client.caller
             if action == "cancel":
@@ -141,10 +141,10 @@ class Engine:
         except ScopeLostError as lost:
             _log.warning("%s", lost)
         except StorageUnavailableError as error:
-            _log.warning("%s: it was not told to %s: %s", scope, action, error)
+            _log.warning("%s: it was not told to %s: %s", label, action, error)
         except UGenError as error:
             _log.warning(
-                "%s: could not be told to %s now (%s); it is written down for the next run", scope, action, error
+                "%s: could not be told to %s now (%s); it is written down for the next run", label, action, error
             )
 
     async def _read_config(self) -> ClientConfig:

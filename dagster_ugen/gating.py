@@ -61,7 +61,7 @@ def is_beyond_gate(job: Job) -> bool:
 def no_look(scope: Scope) -> PurchaseError:
     """There is nothing to approve yet."""
     return PurchaseError(
-        f"{scope}: there is no look yet; materialize anchor_keyframe first, then approve it",
+        f"{scope.label}: there is no look yet; materialize anchor_keyframe first, then approve it",
         scope=str(scope),
         reason="no_anchor",
     )
@@ -70,7 +70,7 @@ def no_look(scope: Scope) -> PurchaseError:
 def not_approved(scope: Scope, job_id: str) -> PurchaseError:
     """Nobody said yes."""
     return PurchaseError(
-        f"{scope}: nobody approved the look of job {job_id}, so nothing goes on; look at anchor_keyframe and "
+        f"{scope.label}: nobody approved the look of job {job_id}, so nothing goes on; look at anchor_keyframe and "
         "materialize keyframe_approval for this partition",
         scope=str(scope),
         reason="not_approved",
@@ -81,7 +81,7 @@ def not_approved(scope: Scope, job_id: str) -> PurchaseError:
 def approved_another(scope: Scope, approval: Approval, job_id: str) -> PurchaseError:
     """Somebody said yes to the look of an earlier job."""
     return PurchaseError(
-        f"{scope}: the approval is for job {approval.job_id}, and the look that waits is that of job {job_id}; "
+        f"{scope.label}: the approval is for job {approval.job_id}, and the look that waits is that of job {job_id}; "
         "look at anchor_keyframe again, then materialize keyframe_approval",
         scope=str(scope),
         reason="approval_outdated",
@@ -92,8 +92,8 @@ def approved_another(scope: Scope, approval: Approval, job_id: str) -> PurchaseE
 def too_many_gates(scope: Scope) -> PurchaseError:
     """`max_open_gates` is reached."""
     return PurchaseError(
-        f"{scope}: max_open_gates is reached, so nothing was bought; approve or reject some of the looks that wait, "
-        "then materialize this one again",
+        f"{scope.label}: max_open_gates is reached, so nothing was bought; approve or reject some of the looks that "
+        "wait, then materialize this one again",
         scope=str(scope),
         reason="max_open_gates",
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ugen_provider.core.api.errors import UGenError
+from ugen_provider.core.jobs.scope import partition_scope
 
 if TYPE_CHECKING:
     from ugen_provider.core.jobs.intent import Intent
@@ -134,6 +135,9 @@ class IntentLog:
                 return intent
             return self._write(partition, intent)
 
+    def _label(self, partition: str) -> str:
+        return partition_scope(asset=self.asset_key.to_user_string(), partition=partition).label
+
     def held(self, partition: str) -> Intent | None:
         """The newest intent of a partition that was claimed here.
 
@@ -143,8 +147,8 @@ class IntentLog:
         intent = self.newest(partition)
         if intent is not None and intent.holder != self.holder:
             raise ScopeLostError(
-                f"{intent.scope}: run {intent.holder or 'of somebody else'} took this order over and goes on with it; "
-                f"run {self.holder} stops here and leaves job {intent.job_id or 'and POST'} alone",
+                f"{self._label(partition)}: run {intent.holder or 'of somebody else'} took this order over and goes on "
+                f"with it; run {self.holder} stops here and leaves job {intent.job_id or 'and POST'} alone",
                 holder=intent.holder,
             )
         return intent

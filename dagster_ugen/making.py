@@ -237,7 +237,8 @@ class Maker:
         done = conclude(replace(bought, job=outcome.job, stale=None), order=onward, reason=outcome.reason)
         if done.job.final_video_url is None:
             raise JobFailedError(
-                f"job {done.job.job_id} of {scope} completed without a final video, although its look was approved",
+                f"job {done.job.job_id} of {partition.scope.label} completed without a final video, although its look "
+                "was approved",
                 job_id=done.job.job_id,
                 job=done.job,
                 retryable=False,

@@ -51,8 +51,10 @@ def test_the_way_through(gate, shop):
 
 def test_a_click_on_materialize_does_not_pass_it(gate, shop):
     gate.run("lamp", select=ANCHOR)
+    before = gate.run("mug", select=REST)
+    assert "asset final_video, partition mug: there is no look yet" in failure_of(before).description
     result = gate.run("lamp", select=REST)
-    assert "nobody approved the look" in failure_of(result).description
+    assert "asset final_video, partition lamp: nobody approved the look" in failure_of(result).description
     assert set(shop.jobs.values()) == {"paused"}
 
 
@@ -135,7 +137,7 @@ def test_a_score_approves_without_a_person(shop, ugen_faults):
 def test_no_more_gates_than_allowed(shop):
     gate = GateShop(shop, gated(UGenGate(max_open_gates=1)))
     result = gate.run("lamp", "mug", select=ANCHOR)
-    assert "max_open_gates is reached" in failure_of(result).description
+    assert "partition mug: max_open_gates is reached" in failure_of(result).description
     assert len(shop.created) == 1
     opened = shop.created[0]
     approve_keyframe(shop.instance, gate.videos, partition=opened, by="anna")

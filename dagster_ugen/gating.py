@@ -78,6 +78,18 @@ def not_approved(scope: Scope, job_id: str) -> PurchaseError:
     )
 
 
+def gate_closed(scope: Scope, job_id: str, reason: str) -> PurchaseError:
+    """Somebody said no, or nobody said anything in time; the job was cancelled."""
+    what = "was rejected" if reason == "rejected" else "expired before anybody decided"
+    return PurchaseError(
+        f"{scope.label}: the look of job {job_id} {what}, so nothing goes on; materialize anchor_keyframe with a new "
+        "value for `regenerate` in the run config, which buys another look",
+        scope=str(scope),
+        reason=reason,
+        job_id=job_id,
+    )
+
+
 def approved_another(scope: Scope, approval: Approval, job_id: str) -> PurchaseError:
     """Somebody said yes to the look of an earlier job."""
     return PurchaseError(

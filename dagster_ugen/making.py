@@ -13,6 +13,7 @@ from typing import Any
 
 from dagster_ugen.gating import (
     approved_another,
+    gate_closed,
     is_beyond_gate,
     no_look,
     not_approved,
@@ -207,6 +208,9 @@ class Maker:
             raise no_look(partition.scope)
         if await asyncio.to_thread(self._work.approval_of, partition.name) is not None:
             return
+        action = intent.action
+        if action is not None and action.kind == "cancel" and action.reason in {"rejected", "expired"}:
+            raise gate_closed(partition.scope, intent.job_id, action.reason)
         if not is_beyond_gate(await self._client.jobs.get(intent.job_id)):
             raise not_approved(partition.scope, intent.job_id)
 

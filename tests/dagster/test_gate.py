@@ -121,6 +121,7 @@ def test_a_no_cancels_and_the_order_says_so(gate, shop):
     assert gate.run("lamp", select=APPROVAL, config=config).success
     assert set(shop.jobs.values()) == {"cancelled"}
     assert "rejected" in failure_of(gate.run("lamp", select=ANCHOR)).description
+    assert "was rejected, so nothing goes on" in failure_of(gate.run("lamp", select=REST)).description
     assert gate.run("lamp", select=ANCHOR, tags={"ugen/regenerate": "again"}).success
 
 

@@ -53,6 +53,9 @@ def stage(ugen: EmulatorServer, database: OwnPostgres, tmp_path: Path) -> Iterat
     where = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("psycopg2"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database.url("psycopg"),
+        # So that a task gives up before the database is back, and does not merely wait for it.
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "2",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "2.0",
     }
     with real_stage(tmp_path / "airflow", dags, ugen, files=[DAGS / "hundred.py"], key=KEY, **where) as made:
         yield made

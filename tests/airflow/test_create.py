@@ -487,6 +487,8 @@ class TestBadInput:
             ("product_name", "None", "product_name: its template rendered to nothing"),
             ("scope_key", "None", "scope_key: its template rendered to nothing"),
             ("output_path", "", "output_path: its template rendered to nothing"),
+            ("output_path", "nowhere://videos", "destination 'nowhere://videos' cannot be used: "),
+            ("output_path", "gs://videos", "destination 'gs://videos' cannot be used: "),
             ("ugen_conn_id", "", "ugen_conn_id: its template rendered to nothing"),
             ("max_credits", "", "max_credits: its template rendered to nothing"),
             ("max_credits", "-3", "max_credits: must be at least 1, got '-3'"),

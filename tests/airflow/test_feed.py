@@ -232,3 +232,12 @@ def test_videos_that_could_not_be_stored_fail_the_task_where_that_is_asked_for(
     assert (result["completed"], result["attached"]) == (5, 5)
     assert len(list((tmp_path / "videos").rglob("*final.mp4"))) == 5
     assert len(ugen_emulator.emulator.journal.find_purchases()) == 5
+
+
+@pytest.mark.parametrize("output_path", ["nowhere://videos", "gs://videos"], ids=["unknown", "without its package"])
+def test_a_destination_that_nothing_can_write_to_buys_nothing(
+    make: Any, attempts: Any, ugen_emulator: Any, moving_clock: Any, output_path: str
+) -> None:
+    with pytest.raises(UGenFailure, match=f"destination '{output_path}' cannot be used: "):
+        make(deferrable=False, output_path=output_path).execute(attempts.next())
+    assert ugen_emulator.emulator.journal.find_purchases() == []

@@ -258,7 +258,10 @@ class UGenOrderOperator(UGenJobOperator):
                 raise ConfigError(f"{name}: its template rendered to nothing (None)")
         # Looked at here, since it would be too late once the job is bought.
         to_number("min_score", self.min_score, least=0, most=1)
-        self.given("output_path")
+        if self.given("output_path") is not None:
+            from ugen_provider.core.media.stores import Store
+
+            Store(self.output_path)
         body = rules.coerce(fields)
         if config.video_model is not None:
             body.setdefault("video_model", config.video_model)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -217,9 +218,10 @@ def test_a_blocking_task_whose_node_stops_leaves_and_the_next_attempt_attaches(s
 def _task_processes(stage: Stage) -> list[psutil.Process]:
     """The processes in which tasks of this Airflow run their own code."""
     scheduler = next(each for each in stage.airflow.processes.running if each.name == "airflow scheduler")
-    found = psutil.Process(scheduler.popen.pid).children(recursive=True)
-    return [
-        each
-        for each in found
-        if (line := " ".join(each.cmdline())).startswith("airflow worker -- ") and "LocalExecutor" not in line
-    ]
+    found = []
+    for each in psutil.Process(scheduler.popen.pid).children(recursive=True):
+        with suppress(psutil.Error):  # one that ended a moment ago has no command line any more
+            line = " ".join(each.cmdline())
+            if line.startswith("airflow worker -- ") and "LocalExecutor" not in line:
+                found.append(each)
+    return found

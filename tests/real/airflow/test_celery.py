@@ -134,6 +134,7 @@ def airflow(
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "3",
             "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
+            "AIRFLOW__TRIGGERER__CAPACITY": "10",  # so that one triggerer cannot take all
         },
         parallelism=8,
     )

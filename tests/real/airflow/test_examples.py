@@ -82,7 +82,7 @@ def test_a_rejected_look_cancels_the_job_and_skips_the_rest(stage: Stage) -> Non
     assert run.task("go_on")["state"] == "skipped"
     assert job_of(stage, run).status == "cancelled"
     clear_create(stage, run)
-    run.until("failed", task_id="make_keyframe", attempt=2)
+    run.until("failed", task_id="make_keyframe")
     assert "the job was cancelled (rejected)" in run.log()
 
 
@@ -94,7 +94,7 @@ def test_a_look_that_nobody_answers_expires_and_a_clear_says_so(stage: Stage) ->
     assert "nobody answered in time" in run.log()
     assert run.statuses() == ["cancelled"]
     clear_create(stage, run)
-    run.until("failed", task_id="make_keyframe", attempt=2)
+    run.until("failed", task_id="make_keyframe")
     assert "the job was cancelled (expired)" in run.log()
     assert run.bought() == 1
 
@@ -107,7 +107,7 @@ def test_a_gate_that_a_person_ended_is_bought_anew_when_the_create_task_is_clear
     run.wait(lambda: job_of(stage, run).status == "cancelled", what="the job being cancelled")
     run.until_run_is("failed")
     clear_create(stage, run)
-    run.until("deferred", task_id="make_keyframe", attempt=2)
+    run.until("deferred", task_id="make_keyframe")
 
     def over() -> bool:
         stage.desk.advance(20.0)

@@ -99,6 +99,7 @@ class FeedRunner:
             What became of the feed; its counts add up.
 
         Raises:
+            ConfigError: Nothing here can write to the destination; nothing was bought.
             FeedError: The feed cannot be read to its end; nothing was bought.
             RunRefusedError: Going on would surely not be meant; nothing was bought.
             LedgerUnavailableError: The ledger's database went away; the same run goes on once it is back.
@@ -110,6 +111,11 @@ class FeedRunner:
             raise error.of_run(self._spec.run_id) from None
 
     async def _run(self) -> Report:
+        if self._spec.outputs is not None:
+            from ugen_provider.core.media.stores import Store
+
+            # What cannot be used is told before anything is bought.
+            await self._in_thread(Store, self._spec.outputs.destination)
         catalogue = await self._in_thread(
             self._ledger.catalogue, self._spec.catalogue, namespace=self._client.config.namespace
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.airflow.deferring import run, through
 from tests.torture.postgres import OwnPostgres, own_postgres
@@ -171,6 +172,8 @@ def test_a_ledger_in_a_file_is_refused_where_tasks_run_on_several_machines(
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnPostgres]:
     """A PostgreSQL of the test's own behind the ledger's connection."""
+    driver = "psycopg2" if sa.__version__.startswith("1.") else "psycopg"  # as the ledger chooses it
+    pytest.importorskip(driver, reason="the package for PostgreSQL is not installed")
     with own_postgres() as server:
         where = {"host": "127.0.0.1", "port": server.port, "schema": "postgres"}
         login = {"conn_type": "postgres", "login": "postgres", "password": "geheim"}

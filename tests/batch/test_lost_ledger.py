@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger is gone, and nobody repairs it: what was bought is found by its keys, for as long as these are known."""
 
+import httpx
+
 from ugen_provider.core.batch import Budget, Ledger
 
 
@@ -30,3 +32,24 @@ def test_what_is_found_leaves_the_budget_to_what_is_bought(shop, tmp_path):
         report = shop.run("wednesday", budget=day)
         assert (report.unchanged, report.bought, report.credits_consumed) == (3, 1, cost)
     assert shop.local.created == 4
+
+
+def test_what_was_bought_by_a_request_whose_answer_was_lost_counts_as_bought(shop):
+    """The job is complete by the time that the same request is sent again."""
+    shop.sells("a")
+    local = shop.local
+
+    def lose(request, answer):
+        reply = answer()
+        if (request.method, request.path) == ("POST", "/api/v1/jobs"):
+            local.transport.meddle = lambda _, answer: answer()
+            local.world.advance(170.0)
+            raise httpx.ReadTimeout("the answer was lost")
+        return reply
+
+    local.transport.meddle = lose
+    report = shop.run("monday")
+    assert shop.posts == 2
+    assert (report.completed, report.bought, report.found) == (1, 1, 0)
+    assert report.credits_consumed == sum(job.credits_consumed for job in shop.jobs()) > 0
+    assert local.created == 1

@@ -65,7 +65,7 @@ class Attempt:
         for _ in range(self._policy.max_generations + 2):
             if intent.job_id is None:
                 intent, job = yield from self._submit(intent, fresh=fresh)
-                how = How.of_answer(job, first=fresh)
+                how = yield from _how(intent, job, first=fresh)
                 if job is None:
                     fresh = True
                     continue
@@ -125,7 +125,8 @@ class Attempt:
                     job_id=job.job_id,
                 )
             notes = [decision.note] if decision.note else []
-            return (yield from self._act(intent, job, decision, How.of_answer(job, first=True), notes))
+            how = yield from _how(intent, job, first=True)
+            return (yield from self._act(intent, job, decision, how, notes))
         raise PurchaseError(
             f"{self._order.scope.label}: {policy.max_generations} generations are dead already; "
             "look why, then buy again by `regenerate`",
@@ -377,3 +378,8 @@ class Attempt:
             intent = yield from self._write(replace(intent, action=OurAction("cancel", "regenerate", now)))
             intent = yield from self._end(intent)
         return (yield from self._next(intent, wanted=wanted))
+
+
+def _how(intent: Intent, job: Job | None, *, first: bool) -> Flow[How]:
+    now: float = yield Now()
+    return How.of_answer(job, first=first, age=now - intent.written_at)

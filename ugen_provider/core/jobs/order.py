@@ -70,8 +70,8 @@ class Order:
 class How(Enum):
     """How a job came to be ours.
 
-    `FOUND`: the service had it under this order's key and it was complete, although nothing here knew of it, as after
-    a store was lost. Nothing was paid.
+    `FOUND`: the service had it under this order's key, complete, and made before the order was, as after a store was
+    lost. Nothing was paid.
     """
 
     SUBMITTED = "submitted"
@@ -83,9 +83,23 @@ class How(Enum):
     AT_THE_GATE = "at_the_gate"
 
     @classmethod
-    def of_answer(cls, job: Job | None, *, first: bool) -> How:
-        """What a POST answered with: a job that is complete already cannot have been made by the first one."""
-        return cls.FOUND if first and job is not None and job.state is JobState.COMPLETED else cls.SUBMITTED
+    def of_answer(cls, job: Job | None, *, first: bool, age: float) -> How:
+        """What a POST answered with.
+
+        A job that took longer than its order is old was there before. That it is complete does not say so: the answer
+        may have been lost, and the same request sent again once the job had ended. Each of the two is a difference of
+        one clock, so that the service's need not agree with ours.
+
+        Args:
+            job: The answer; None where nothing was sent.
+            first: Whether the order's intent was written just now.
+            age: Seconds since it was written.
+        """
+        if not first or job is None or job.state is not JobState.COMPLETED:
+            return cls.SUBMITTED
+        if job.created_at is None or job.completed_at is None:
+            return cls.SUBMITTED
+        return cls.FOUND if (job.completed_at - job.created_at).total_seconds() > age else cls.SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from ugen_provider.core.api.rules import Violation
 from ugen_provider.core.jobs.gate import GATE_STAGE, hold_at_gate, look_at, pass_gate
 from ugen_provider.core.jobs.intent import Intent
 from ugen_provider.core.jobs.purchase import How, Order, Purchase, conclude, obtain, purchase
-from ugen_provider.core.jobs.summary import Scores, check_quality
+from ugen_provider.core.jobs.summary import Scores, check_quality, keyframes_of
 from ugen_provider.core.jobs.watcher import JobWatcher, watching
 from ugen_provider.core.media import Manifest, download_outputs
 
@@ -115,7 +115,7 @@ class Maker:
         if work.phase == "rest" and stands_at_gate(bought.job):
             bought = await self._pass_gate(partition, order, bought)
         job = bought.job
-        keyframes = job.keyframes or await self._client.jobs.list_keyframes(job.job_id)
+        keyframes = await self._client.run(keyframes_of(self._client.caller, job))
         segments = job.segments
         look = None
         if work.phase == "anchor":

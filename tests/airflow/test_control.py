@@ -194,6 +194,14 @@ class TestSensor:
         with pytest.raises(AirflowSkipException):
             run(self.sensor(job.job_id, soft_fail=True), attempts.next())
 
+    def test_a_job_that_failed_is_told_without_a_question_for_its_scores(
+        self, job: Any, attempts: Any, ugen_client: Any, ugen_faults: Any
+    ) -> None:
+        ugen_client.jobs.cancel(job.job_id)
+        ugen_faults.add("status", status=404, method="GET", path="/api/v1/jobs/*/keyframes", times=None)
+        with pytest.raises(UGenFailure, match="was cancelled"):
+            run(self.sensor(job.job_id), attempts.next())
+
     def test_its_time_may_run_out(self, attempts: Any, ugen_client: Any, ugen_faults: Any) -> None:
         ugen_faults.job(slow=100.0)
         made = ugen_client.jobs.create(CreateJob(**LAMP))

@@ -181,9 +181,9 @@ class UGenExistingJobOperator(UGenJobOperator):
         return self._result(client, job)
 
     def _result(self, client: UGenClient, job: Job) -> dict[str, Any]:
-        from ugen_provider.core.jobs.summary import Scores, describe
+        from ugen_provider.core.jobs.summary import Scores, describe, keyframes_of
 
-        keyframes = job.keyframes or (client.jobs.list_keyframes(job.job_id) if job.ended else ())
+        keyframes = client.run(keyframes_of(client.caller, job)) if job.ended else job.keyframes
         result = describe(job, scores=Scores.of(job, keyframes=keyframes))
         return self.told(result, picture=(job.model_extra or {}).get("product_image_url"), video_model=job.video_model)
 

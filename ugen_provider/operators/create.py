@@ -317,10 +317,10 @@ class UGenCreateJobOperator(UGenOrderOperator):
 
         if bought.job.state is not JobState.COMPLETED:
             return self._result(context, client, bought)
-        from ugen_provider.core.jobs.summary import Scores, check_quality
+        from ugen_provider.core.jobs.summary import Scores, check_quality, keyframes_of
 
         job = bought.job
-        keyframes = job.keyframes or client.jobs.list_keyframes(job.job_id)
+        keyframes = client.run(keyframes_of(client.caller, job))
         scores = Scores.of(job, keyframes=keyframes)
         manifest = None
         if self.output_path is not None:

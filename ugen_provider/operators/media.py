@@ -183,20 +183,21 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
             if is_nothing(self.output_path):
                 raise ConfigError("output_path: its template rendered to nothing")
             with self.hook.get_conn() as client:
-                from ugen_provider.core.jobs.summary import Scores, describe
+                from ugen_provider.core.jobs.summary import Scores, describe, keyframes_of
 
                 job = client.jobs.get(job_id)
                 self.announce(context, job_id=job_id)
+                keyframes = client.run(keyframes_of(client.caller, job))
                 stored = store_outputs(
                     client,
                     job,
                     self.output_path,
-                    keyframes=job.keyframes or client.jobs.list_keyframes(job_id),
+                    keyframes=keyframes,
                     include=self.include,
                     product_id=self.product_id or None,
                 )
                 self.told(
-                    {**describe(job, scores=Scores.of(job)), **stored},
+                    {**describe(job, scores=Scores.of(job, keyframes=keyframes)), **stored},
                     picture=(job.model_extra or {}).get("product_image_url"),
                 )
                 return stored

@@ -29,6 +29,7 @@ def describe_job(place: Place) -> dict[str, Any]:
     """
     from airflow.utils.session import create_session
 
+    from ugen_provider.core.jobs.summary import keyframes_of
     from ugen_provider.hooks.ugen import UGenHook
 
     with create_session() as session:
@@ -37,7 +38,7 @@ def describe_job(place: Place) -> dict[str, Any]:
         raise NotOurs("This task instance has no U-Gen job, or has not bought one yet.")
     with UGenHook(watch.ugen_conn_id).get_conn() as client:
         job = client.jobs.get(watch.job_id)
-        keyframes = job.keyframes or client.jobs.list_keyframes(watch.job_id)
+        keyframes = client.run(keyframes_of(client.caller, job))
     return describe(job, keyframes=keyframes)
 
 

@@ -48,7 +48,7 @@ def receive(ugen_conn_id: str, body: bytes, headers: Sequence[tuple[str, str]]) 
         NobodyListens: Nothing is to be told.
         UGenError: The job could not be read.
     """
-    from ugen_provider.core.jobs.summary import Scores, describe
+    from ugen_provider.core.jobs.summary import Scores, describe, keyframes_of
     from ugen_provider.core.jobs.webhooks import verify
     from ugen_provider.hooks.ugen import UGenHook
 
@@ -61,7 +61,7 @@ def receive(ugen_conn_id: str, body: bytes, headers: Sequence[tuple[str, str]]) 
         job = client.jobs.get(event.job_id)
         if not job.ended:
             raise NobodyListens(f"job {job.job_id} has not ended")
-        keyframes = job.keyframes or client.jobs.list_keyframes(job.job_id)
+        keyframes = client.run(keyframes_of(client.caller, job))
     return _tell(ugen_conn_id, job, extra=describe(job, scores=Scores.of(job, keyframes=keyframes)))
 
 

@@ -23,6 +23,7 @@ from ugen_provider.version_compat import AirflowSensorTimeout, AirflowSkipExcept
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
+    from ugen_provider.core.api._sync_client import UGenClient
     from ugen_provider.core.api.models import Job
     from ugen_provider.core.api.polling import Goal
 
@@ -81,15 +82,14 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
 
         return Goal(stage=self.target_stage or None, through_pauses=True)
 
-    def _look(self) -> tuple[Job, bool]:
+    def _look(self) -> tuple[Job, dict[str, Any] | None]:
+        """The job, and what to return of it once it is as far as it was to be."""
         from ugen_provider.core.api.polling import judge
 
         with self.hook.get_conn() as client:
             job = client.jobs.get(plain_job_id(self.job_id))
             done = judge(job, goal=self._goal()) is not None
-            if job.ended and not job.keyframes:
-                job = job.model_copy(update={"keyframes": tuple(client.jobs.list_keyframes(job.job_id))})
-        return job, done
+            return job, self._result(client, job) if done else None
 
     def poke(self, context: Context) -> Any:  # noqa: ARG002
         """Look once."""
@@ -97,8 +97,8 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
 
         with failing_for_good(self.ugen_conn_id):
             self._check_stage()
-            job, done = self._look()
-            return PokeReturnValue(is_done=done, xcom_value=self._result(job) if done else None)
+            _, result = self._look()
+            return PokeReturnValue(is_done=result is not None, xcom_value=result)
 
     def execute(self, context: Context) -> Any:
         """Wait; where the sensor may defer, it looks once before it does."""
@@ -106,18 +106,18 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
             return super().execute(context)
         with failing_for_good(self.ugen_conn_id):
             self._check_stage()
-            job, done = self._look()
-            if done:
-                return self._result(job)
+            job, result = self._look()
+            if result is not None:
+                return result
         self._defer(job.job_id, time.time() + self.timeout)
         return None
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """Read the job again, and believe only that."""
         with failing_for_good(self.ugen_conn_id):
-            job, done = self._look()
-            if done:
-                return self._result(job)
+            job, result = self._look()
+            if result is not None:
+                return result
         deadline = event["carry"]["deadline"]
         if event["status"] == "timeout":
             message = f"job {job.job_id} is {job.status} in stage {job.current_stage}; the sensor waited long enough"
@@ -137,9 +137,9 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
         )
         self.defer(trigger=trigger, method_name="execute_complete")
 
-    def _result(self, job: Job) -> dict[str, Any]:
+    def _result(self, client: UGenClient, job: Job) -> dict[str, Any]:
         from ugen_provider.core.api.errors import JobError
-        from ugen_provider.core.jobs.summary import Scores, describe
+        from ugen_provider.core.jobs.summary import Scores, describe, keyframes_of
 
         try:
             raise_if_dead(job)
@@ -147,4 +147,5 @@ class UGenJobSensor(UsesConnection, BaseSensorOperator):
             if self.soft_fail:
                 raise AirflowSkipException(str(error)) from None
             raise
-        return describe(job, scores=Scores.of(job))
+        keyframes = client.run(keyframes_of(client.caller, job)) if job.ended else job.keyframes
+        return describe(job, scores=Scores.of(job, keyframes=keyframes))

@@ -17,6 +17,7 @@ from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.config import is_loopback
 from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.api.models import Job
+from ugen_provider.core.jobs.summary import keyframes_of
 from ugen_provider.core.media.manifest import Manifest
 from ugen_provider.core.media.naming import DEFAULT_TEMPLATE
 from ugen_provider.core.media.outputs import INCLUDE, Coming, Include, download_outputs, outputs_of
@@ -159,9 +160,7 @@ def download_command(
 
 def _download(client: UGenClient, job_id: str, destination: str, options: dict[str, Any]) -> Manifest:
     job = client.jobs.get(job_id)
-    keyframes = job.keyframes
-    if not keyframes and "keyframes" in options["include"]:
-        keyframes = client.jobs.list_keyframes(job_id)
+    keyframes = client.run(keyframes_of(client.caller, job)) if "keyframes" in options["include"] else job.keyframes
     if not outputs_of(job, keyframes=keyframes, include=options["include"]):
         raise nothing_to_fetch(job)
     return download_outputs(

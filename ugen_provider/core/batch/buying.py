@@ -41,7 +41,7 @@ from ugen_provider.core.batch.spec import FeedRun, Outputs
 from ugen_provider.core.jobs.cancelling import cancel
 from ugen_provider.core.jobs.purchase import Order, Purchase, again, conclude, pending, purchase
 from ugen_provider.core.jobs.scope import product_scope
-from ugen_provider.core.jobs.summary import Scores
+from ugen_provider.core.jobs.summary import Scores, keyframes_of
 from ugen_provider.core.jobs.watcher import JobWatcher, watching
 from ugen_provider.core.media.errors import DownloadError
 
@@ -246,8 +246,8 @@ class Buyer:
     async def _delivered(self, bought: Purchase) -> Settlement:
         job, spec = bought.job, self._desk.spec
         keyframes: Sequence[Keyframe] = job.keyframes
-        if not keyframes and (spec.min_score is not None or (spec.outputs and "keyframes" in spec.outputs.include)):
-            keyframes = await self._look(self._desk.client.jobs.list_keyframes(job.job_id)) or ()
+        if spec.min_score is not None or (spec.outputs and "keyframes" in spec.outputs.include):
+            keyframes = await self._look(self._desk.client.run(keyframes_of(self._desk.client.caller, job))) or ()
         made = Settlement(
             "completed",
             how=bought.how.value,

@@ -7,11 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ugen_provider.core.api import operations
+from ugen_provider.core.api.effects import Flow
 from ugen_provider.core.api.errors import LowQualityError
+from ugen_provider.core.api.flows import Caller
 from ugen_provider.core.api.models import Job, Keyframe, Segment
 from ugen_provider.core.jobs.purchase import Purchase
 
 OnLowQuality = Literal["warn", "fail"]
+
+
+def keyframes_of(caller: Caller, job: Job) -> Flow[tuple[Keyframe, ...]]:
+    """The keyframes of a job, asked for where the job does not carry them. Free; `GET /jobs/{jobId}/keyframes`.
+
+    Args:
+        caller: Calls the service.
+        job: The job.
+    """
+    if job.keyframes:
+        return job.keyframes
+    asked: tuple[Keyframe, ...] = yield from caller.call(operations.list_keyframes(job.job_id))
+    return asked
 
 
 @dataclass(frozen=True, slots=True)

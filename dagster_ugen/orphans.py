@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import dagster as dg
 
 from dagster_ugen.intents import IntentLog
-from dagster_ugen.resource import initialized
+from dagster_ugen.resource import account_of
 from dagster_ugen.sensors import TICK_SECONDS, recorded_jobs, submitting, under_way
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def build_ugen_orphan_sensor(
     """
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        account = initialized(resource) if resource is not None else cast("UGenResource", context.resources.ugen)
+        account = account_of(resource, context)
         at = int(json.loads(context.cursor)["at"]) if context.cursor else 0
         finder = _Finder(context.instance, videos, account, on_orphan=on_orphan)
         keys = finder.partitions()

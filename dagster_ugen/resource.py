@@ -128,6 +128,11 @@ def initialized(resource: UGenResource) -> UGenResource:
     return cast("UGenResource", resource.process_config_and_initialize())
 
 
+def account_of(resource: UGenResource | None, context: dg.SensorEvaluationContext) -> UGenResource:
+    """The account of a sensor: the one that it was given, else the resource `ugen`."""
+    return initialized(resource) if resource is not None else cast("UGenResource", context.resources.ugen)
+
+
 def bound(body: Callable[..., Any], resource: UGenResource | None) -> Callable[..., Any]:
     """A body with its account at hand; without one it asks Dagster for the resource `ugen`.
 

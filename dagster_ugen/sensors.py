@@ -11,13 +11,13 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_ugen.batch import SUBMITS_TAG, batch_op
 from dagster_ugen.partitions import chunks
-from dagster_ugen.resource import initialized
+from dagster_ugen.resource import account_of
 
 if TYPE_CHECKING:
     from dagster_ugen.assets import UGenVideos
@@ -113,7 +113,7 @@ def build_ugen_completion_sensor(
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         from dagster_ugen.looks import ended_jobs
 
-        account = initialized(resource) if resource is not None else cast("UGenResource", context.resources.ugen)
+        account = account_of(resource, context)
         until = time.monotonic() + TICK_SECONDS
         instance = context.instance
         cursor = Cursor.read(context.cursor)

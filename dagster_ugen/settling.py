@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ugen_provider.core.api.effects import Flow, Perform, Response, Send
+from ugen_provider.core.api.effects import Effect, Flow, Perform, Response, Send, passed_on
 from ugen_provider.core.api.errors import TransportError
 from ugen_provider.core.jobs.intent import IntentStore
 from ugen_provider.core.jobs.scope import Scope
@@ -63,32 +63,28 @@ class Place:
 def settling(flow: Flow[T], partition: Partition) -> Flow[T]:
     """Pass a flow's effects on, and note while a job may have been bought whose id is not written down yet."""
     unclear = False
-    try:
-        effect = next(flow)
-        while True:
-            creating = isinstance(effect, Send) and effect.request.point == "create"
+
+    def noted(effect: Effect) -> Flow[Any]:
+        nonlocal unclear
+        creating = isinstance(effect, Send) and effect.request.point == "create"
+        if creating:
+            partition.unsettled = True
+            partition.settled.clear()
+        try:
+            answer = yield effect
+        except TransportError as error:
             if creating:
-                partition.unsettled = True
-                partition.settled.clear()
-            try:
-                answer = yield effect
-            except Exception as error:  # noqa: BLE001  the flow decides what an error means
-                if creating and isinstance(error, TransportError):
-                    unclear = unclear or error.maybe_sent
-                    if not unclear:
-                        partition.settle()
-                effect = flow.throw(error)
-            else:
-                if creating and isinstance(answer, Response) and answer.status >= 400:
-                    unclear = unclear or answer.status >= 500 or answer.status == 408
-                    if not unclear:
-                        partition.settle()
-                elif isinstance(effect, Perform) and effect.point == "intent.write":
-                    unclear = False
+                unclear = unclear or error.maybe_sent
+                if not unclear:
                     partition.settle()
-                effect = flow.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    finally:
-        flow.close()
+            raise
+        if creating and isinstance(answer, Response) and answer.status >= 400:
+            unclear = unclear or answer.status >= 500 or answer.status == 408
+            if not unclear:
+                partition.settle()
+        elif isinstance(effect, Perform) and effect.point == "intent.write":
+            unclear = False
+            partition.settle()
+        return answer
+
+    return passed_on(flow, by=noted)

@@ -7,7 +7,7 @@ import json
 from typing import Any, TypeVar
 
 from ugen_provider.core.api._sync_client import UGenClient
-from ugen_provider.core.api.effects import Flow, Response, Send
+from ugen_provider.core.api.effects import Effect, Flow, Response, Send, passed_on
 from ugen_provider.core.api.flows import Operation
 
 T = TypeVar("T")
@@ -24,30 +24,17 @@ class CountingClient(UGenClient):
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow, and count what it buys."""
-        return super().run(self._counted(flow))
+        return super().run(passed_on(flow, by=self._counted))
 
     def call(self, operation: Operation[T]) -> T:
         """Call one endpoint, and count what it buys."""
         return self.run(self.caller.call(operation))
 
-    def _counted(self, flow: Flow[T]) -> Flow[T]:
-        counted = self.__dict__.setdefault("reserved", {})
-        try:
-            effect = next(flow)
-            while True:
-                try:
-                    answer = yield effect
-                except Exception as error:  # noqa: BLE001  the flow decides what an error means
-                    effect = flow.throw(error)
-                else:
-                    if isinstance(effect, Send) and effect.request.point == "create" and isinstance(answer, Response):
-                        counted.update(_bought(answer))
-                    effect = flow.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        finally:
-            flow.close()
+    def _counted(self, effect: Effect) -> Flow[Any]:
+        answer = yield effect
+        if isinstance(effect, Send) and effect.request.point == "create" and isinstance(answer, Response):
+            self.__dict__.setdefault("reserved", {}).update(_bought(answer))
+        return answer
 
     def usage(self) -> dict[str, Any]:
         """What was counted, as metadata."""

@@ -26,6 +26,7 @@ from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 DAGS = Path(__file__).parent / "dags"
 EXAMPLES = demo_parts().dag.parent
 PATIENCE = 150.0
+LINEAGE = "lineage.jsonl"
 WEBHOOK_SECRET = "whsec_local_0123456789"
 _runs = itertools.count()
 
@@ -40,7 +41,7 @@ class Stage:
     @property
     def lineage(self) -> Path:
         """What OpenLineage was told, an event a line."""
-        return self.airflow.home / "lineage.jsonl"
+        return self.airflow.home / LINEAGE
 
     @property
     def api(self) -> Any:
@@ -219,7 +220,7 @@ def stage(ugen: EmulatorServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     files = [*DAGS.glob("*.py"), *(EXAMPLES / name for name in ("keyframe_gate.py", "on_finished_videos.py"))]
     lineage = {
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-            {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
+            {"type": "file", "log_file_path": str(home / LINEAGE), "append": True}
         ),
         "AIRFLOW__OPENLINEAGE__SELECTIVE_ENABLE": "true",
     }

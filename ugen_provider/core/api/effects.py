@@ -111,3 +111,28 @@ class Await:
 Effect = Send | Sleep | Now | Tick | Perform | Await
 Flow = Generator[Effect, Any, T]
 """A generator of effects that returns a `T`."""
+
+
+def passed_on(flow: Flow[T], *, by: Callable[[Effect], Flow[Any]]) -> Flow[T]:
+    """A flow of which each effect goes through other hands, to be counted, noted or refused.
+
+    Args:
+        flow: Whose effects.
+        by: Yields the effect that it is given, or does not, and returns the answer; what it raises is raised in the
+            flow, which decides what it means.
+    """
+    answer: Any = None
+    error: Exception | None = None
+    try:
+        while True:
+            try:
+                effect = flow.throw(error) if error is not None else flow.send(answer)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            error = None
+            try:
+                answer = yield from by(effect)
+            except Exception as thrown:  # noqa: BLE001  the flow decides what an error means
+                error = thrown
+    finally:
+        flow.close()

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from ugen_provider.core.api.effects import Await, Flow, Perform, Send
+from ugen_provider.core.api.effects import Await, Effect, Flow, Perform, Send, passed_on
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError
+from ugen_provider.core.batch.errors import LeaseLostError
 from ugen_provider.core.batch.ledger import Ledger, T, change, upsert
 from ugen_provider.core.batch.plans import LEASE, Run, intent_scope
 from ugen_provider.core.jobs.intent import Intent
@@ -302,43 +302,29 @@ def fenced(
         places: How many requests are under way at once, over all products.
         probe: Called before and after each contact with the world, with its name.
     """
-    answer: Any = None
-    error: Exception | None = None
-    try:
-        while True:
-            try:
-                effect = flow.throw(error) if error is not None else flow.send(answer)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            error = None
-            point = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
-            if point in _ACTS:
-                probe("before.acting")
-                try:
-                    if point != "create":  # its intent was written under the lease a moment ago, and its key is safe
-                        yield Perform(
-                            "lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed.lease))
-                        )
-                    yield Perform("budget.book", partial(book, point))
-                except (LeaseLostError, BudgetUsedUpError) as refused:
-                    error = refused
-                    continue
-            if point:
-                probe(f"before.{point}")
-            sends = isinstance(effect, Send)
+
+    def guarded(effect: Effect) -> Flow[Any]:
+        point = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
+        if point in _ACTS:
+            probe("before.acting")
+            if point != "create":  # its intent was written under the lease a moment ago, and its key is safe
+                yield Perform("lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed.lease)))
+            yield Perform("budget.book", partial(book, point))
+        if point:
+            probe(f"before.{point}")
+        sends = isinstance(effect, Send)
+        if sends:
+            yield Await("place", places.acquire)
+        try:
+            answer = yield effect
+        finally:
             if sends:
-                yield Await("place", places.acquire)
-            try:
-                answer = yield effect
-            except Exception as thrown:  # noqa: BLE001  the flow decides what an error means
-                error = thrown
-            finally:
-                if sends:
-                    places.release()
-            if point:
-                probe(f"after.{point}")
-    finally:
-        flow.close()
+                places.release()
+        if point:
+            probe(f"after.{point}")
+        return answer
+
+    return passed_on(flow, by=guarded)
 
 
 def release(ledger: Ledger, run: Run, *, reason: str) -> bool:

@@ -44,7 +44,7 @@ class Settlement:
     stage_retries: int = 0
 
 
-_CAME_BACK = frozenset({"attached", "taken"})
+_CAME_BACK = frozenset({How.ATTACHED.value, How.TAKEN.value})
 """How a job is ours that an earlier runner submitted."""
 
 
@@ -79,7 +79,7 @@ def settle(ledger: Ledger, claimed: Claim, ended: Settlement) -> None:
                 values.update(booked=consumed, consumed=consumed)
                 # What this run has booked without a stage retry it has submitted, in an earlier wave or process.
                 if ended.how in _CAME_BACK and not ended.stage_retries:
-                    values["how"] = "submitted"
+                    values["how"] = How.SUBMITTED.value
         change(connection, schema.item, values, where={"run": claimed.run.id, "product_id": claimed.product_id})
 
     ledger.writer.run(work)

@@ -70,6 +70,18 @@ def test_it_buys_in_waves_and_waits_for_each_in_the_triggerer(
     assert (result["bought"], result["attached"]) == (5, 0)
 
 
+def test_a_wave_takes_all_the_places_that_it_may_and_leaves_before_any_of_its_jobs_has_ended(
+    make: Any, attempts: Any, ugen_emulator: Any, tmp_path: Path
+) -> None:
+    feed = tmp_path / "many.csv"
+    lines = (f"p{number},Cup {number},https://shop.example/{number}.jpg" for number in range(30))
+    feed.write_text("\n".join(["id,title,image_link", *lines]))
+    with pytest.raises(TaskDeferred) as deferred:
+        make(feed=str(feed), in_flight=20).execute(attempts.next())
+    assert len(deferred.value.trigger.serialize()[1]["job_ids"]) == 20
+    assert len(ugen_emulator.emulator.journal.find_purchases()) == 20
+
+
 def test_the_next_night_buys_nothing(make: Any, attempts: Any, ugen_emulator: Any, moving_clock: Any) -> None:
     first = make(deferrable=False).execute(attempts.next())
     attempts.ti.run_id = "the next night"

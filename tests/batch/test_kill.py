@@ -22,7 +22,6 @@ POINTS = [
     ("plan.written", 1),
     ("planned", 1),
     ("claimed", 1),
-    ("after.booked", 20),
     ("before.intent.write", 30),
     ("after.intent.write", 31),
     ("before.create", 32),

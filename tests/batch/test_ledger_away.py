@@ -108,7 +108,7 @@ def go_on(shop: Shop, **options) -> Report:
 
 @pytest.mark.parametrize(
     ("point", "count"),
-    [("planned", 1), ("claimed", 1), ("after.booked", 3), ("after.intent.write", 3), ("after.create", 2),
+    [("planned", 1), ("claimed", 1), ("before.intent.write", 3), ("after.intent.write", 3), ("after.create", 2),
      ("after.wait", 2), ("after.settle", 2)],
 )  # fmt: skip
 def test_a_run_whose_ledger_goes_away_says_so_and_is_gone_on_with(shop, database, point, count):

@@ -309,6 +309,28 @@ def test_lost_answers_buy_nothing_twice(shop):
     assert shop.local.created == 6
 
 
+def test_a_run_fills_its_places_although_no_job_has_ended_yet(shop, monkeypatch):
+    """A job takes minutes: a run that took further ones only as others end would need an hour to get to its number."""
+    shop.sells(*(f"p{n}" for n in range(60)))
+
+    async def work():
+        task, looks = None, 0
+
+        async def asleep(seconds):
+            nonlocal looks
+            looks += 1
+            if looks > 200 or shop.local.created == 40:
+                task.cancel()
+            await asyncio.sleep(0.001)  # for the threads of the ledger; the jobs' own clock stands still
+
+        monkeypatch.setattr(shop.local.clock, "asleep", asleep)
+        task = asyncio.ensure_future(shop.runner(in_flight=40).run())
+        await asyncio.wait({task})
+
+    asyncio.run(work())
+    assert shop.local.created == 40
+
+
 def test_no_more_jobs_than_the_account_allows_and_no_retry_storm(tmp_path):
     from .conftest import Shop
 
@@ -361,7 +383,7 @@ def _interrupted(shop, point: str, *, count: int = 1, **options):
     return asyncio.run(work())
 
 
-@pytest.mark.parametrize("point", ["claimed", "after.booked", "before.create", "after.create", "before.wait"])
+@pytest.mark.parametrize("point", ["claimed", "after.intent.write", "before.create", "after.create", "before.wait"])
 def test_an_interrupt_leaves_what_runs_and_the_next_run_goes_on(shop, point):
     shop.sells(*"abcd")
     with pytest.raises(asyncio.CancelledError):

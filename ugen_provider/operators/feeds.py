@@ -214,8 +214,8 @@ class UGenCreateJobsFromFeedOperator(UGenOperator):
         self.defer(trigger=waits, method_name="execute_complete")
 
     def _blocking(self, spec: FeedRun, config: ClientConfig, address: str) -> dict[str, Any]:
+        from ugen_provider.core.batch.blocking import run_feed
         from ugen_provider.core.batch.ledger import Ledger
-        from ugen_provider.core.batch.runner import run_feed
 
         with Ledger(address, shared=tasks_span_machines()) as ledger:
             return self._report(run_feed(spec, config=config, ledger=ledger, on_progress=self._progress))

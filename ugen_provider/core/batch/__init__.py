@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ugen_provider.core.lazily import on_first_use
 
 if TYPE_CHECKING:
+    from ugen_provider.core.batch.blocking import run_feed
     from ugen_provider.core.batch.budget import Budget
     from ugen_provider.core.batch.errors import (
         BudgetUsedUpError,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ugen_provider.core.batch.ledger import Ledger
     from ugen_provider.core.batch.plans import PlanOptions
     from ugen_provider.core.batch.report import Report
-    from ugen_provider.core.batch.runner import FeedRunner, run_feed
+    from ugen_provider.core.batch.runner import FeedRunner
     from ugen_provider.core.batch.spec import FeedRun, Outputs, Progress
 
 __all__ = [
@@ -57,7 +58,7 @@ _HOMES = {
     "Progress": "spec",
     "Report": "report",
     "RunRefusedError": "errors",
-    "run_feed": "runner",
+    "run_feed": "blocking",
 }
 
 __getattr__ = on_first_use(__name__, _HOMES)

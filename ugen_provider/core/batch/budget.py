@@ -23,7 +23,7 @@ from ugen_provider.core.api.errors import (
     ResponseError,
 )
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.claims import Claim, hold
+from ugen_provider.core.batch.claims import Claim
 from ugen_provider.core.batch.errors import BudgetUsedUpError, RunRefusedError
 from ugen_provider.core.batch.ledger import Ledger, insert_new
 
@@ -169,35 +169,37 @@ _BOOK = (
 )
 
 
-def book(ledger: Ledger, claimed: Claim, budget: Budget, *, credits: int) -> None:  # noqa: A002  the API's own word
-    """Book credits for a product, in one step with the certainty that they fit.
+def book(
+    connection: sa.Connection,
+    ledger: Ledger,
+    claimed: Claim,
+    budget: Budget,
+    *,
+    credits: int,  # noqa: A002  the API's own word
+) -> None:
+    """Book credits for a product whose lease was made sure of, in one step with the certainty that they fit.
 
     Args:
+        connection: In whose transaction.
         ledger: Where.
         claimed: The product.
         budget: What the run may spend.
         credits: Its estimate.
 
     Raises:
-        BudgetUsedUpError: They do not fit; nothing was booked.
-        LeaseLostError: The product is no longer ours.
+        BudgetUsedUpError: They do not fit; the transaction must not be committed.
     """
     run_id, namespace = claimed.run.id, claimed.run.catalogue.namespace
-
-    def work(connection: sa.Connection) -> None:
-        hold(connection, ledger, claimed.lease)
-        today = budget.day(ledger.now())
-        if not _RUN.add(connection, credits, to={"of_run": run_id}, most=budget.credits):
-            raise BudgetUsedUpError(f"the run's budget of {budget.credits} credits is used up", which="run")
-        this_day = {"of_namespace": namespace, "of_day": today}
+    today = budget.day(ledger.now())
+    if not _RUN.add(connection, credits, to={"of_run": run_id}, most=budget.credits):
+        raise BudgetUsedUpError(f"the run's budget of {budget.credits} credits is used up", which="run")
+    this_day = {"of_namespace": namespace, "of_day": today}
+    if not _DAY.add(connection, credits, to=this_day, most=budget.daily):
+        insert_new(connection, schema.day, {"namespace": namespace, "day": today, "booked": 0})
         if not _DAY.add(connection, credits, to=this_day, most=budget.daily):
-            insert_new(connection, schema.day, {"namespace": namespace, "day": today, "booked": 0})
-            if not _DAY.add(connection, credits, to=this_day, most=budget.daily):
-                raise BudgetUsedUpError(f"the day's budget of {budget.daily} credits is used up", which="day")
-        this_item = {"of_run": run_id, "of_product": claimed.product_id}
-        connection.execute(_BOOK, {**this_item, "more": credits, "today": today})
-
-    ledger.writer.run(work)
+            raise BudgetUsedUpError(f"the day's budget of {budget.daily} credits is used up", which="day")
+    this_item = {"of_run": run_id, "of_product": claimed.product_id}
+    connection.execute(_BOOK, {**this_item, "more": credits, "today": today})
 
 
 def correct(connection: sa.Connection, claimed: Claim, *, consumed: int) -> bool:
@@ -209,7 +211,8 @@ def correct(connection: sa.Connection, claimed: Claim, *, consumed: int) -> bool
     row = connection.execute(_BOOKED, {"of_run": claimed.run.id, "of_product": claimed.product_id}).one()
     if row.booked is None:
         return False
-    difference = consumed - row.booked
-    _RUN.add(connection, difference, to={"of_run": claimed.run.id})
-    _DAY.add(connection, difference, to={"of_namespace": claimed.run.catalogue.namespace, "of_day": row.booked_day})
+    if difference := consumed - row.booked:
+        this_day = {"of_namespace": claimed.run.catalogue.namespace, "of_day": row.booked_day}
+        _RUN.add(connection, difference, to={"of_run": claimed.run.id})
+        _DAY.add(connection, difference, to=this_day)
     return True

@@ -32,8 +32,9 @@ from ugen_provider.core.api.errors import (
 )
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.batch.budget import Estimates, book
-from ugen_provider.core.batch.claims import Claim, LedgerIntentStore, fenced
+from ugen_provider.core.batch.claims import Claim
 from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, LedgerUnavailableError, RunRefusedError
+from ugen_provider.core.batch.fencing import LedgerIntentStore, fenced
 from ugen_provider.core.batch.ledger import Ledger
 from ugen_provider.core.batch.pictures import Pictures
 from ugen_provider.core.batch.settling import Settlement
@@ -46,6 +47,8 @@ from ugen_provider.core.jobs.watcher import JobWatcher, watching
 from ugen_provider.core.media.errors import DownloadError
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from ugen_provider.core.media.manifest import Manifest
 
 T = TypeVar("T")
@@ -91,14 +94,23 @@ class _Booker:
         self._credits = credits
         self.booked = claimed.booked
 
-    def __call__(self, point: str) -> None:
-        if point == "retry" or (point == "create" and self.booked is None):
-            if self._credits is None:
-                raise BudgetUsedUpError(
-                    "the cost of the job is not known; assume_credits says what to count", which="run"
-                )
-            book(self._desk.ledger, self._claim, self._desk.spec.budget, credits=self._credits)
-            self.booked = (self.booked or 0) + self._credits
+    def due(self, point: str) -> bool:
+        """Whether this request is yet to be booked."""
+        return point == "retry" or (point == "create" and self.booked is None)
+
+    def enter(self, connection: sa.Connection) -> None:
+        """Book it.
+
+        Raises:
+            BudgetUsedUpError: The budget does not hold it.
+        """
+        if self._credits is None:
+            raise BudgetUsedUpError("the cost of the job is not known; assume_credits says what to count", which="run")
+        book(connection, self._desk.ledger, self._claim, self._desk.spec.budget, credits=self._credits)
+
+    def entered(self) -> None:
+        """What was booked is on disk."""
+        self.booked = (self.booked or 0) + (self._credits or 0)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
@@ -110,10 +122,6 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task}, timeout=_FINISH)
         task.cancel()
         raise
-
-
-def _nothing(point: str) -> None:
-    """What is not bought needs no booking."""
 
 
 class Buyer:
@@ -130,7 +138,6 @@ class Buyer:
         self._claim = claimed
         self._accepted = accepted
         self.store = LedgerIntentStore(desk.ledger, claimed)
-        self._book: _Booker | None = None
 
     async def buy(self) -> Settlement:
         """Buy it, wait for it, store it.
@@ -180,11 +187,7 @@ class Buyer:
         if claimed.why == "regenerate":
             policy = replace(policy, regenerate=claimed.run.run_id)
         credits = await self._estimate(body)  # noqa: A001
-        self._book = _Booker(self._desk, claimed, credits)
-        if policy.spending == "allow" and (claimed.intent is None or claimed.intent.job_id is None):
-            # Refused here, no intent is left behind that looks as if it may have been sent.
-            await self._desk.in_thread(self._book, "create")
-            self._desk.probe("after.booked")
+        self.store.booking = _Booker(self._desk, claimed, credits)
         return Order(
             scope=product_scope(catalogue=catalogue.name, product_id=claimed.product_id, namespace=catalogue.namespace),
             body=body,
@@ -232,7 +235,7 @@ class Buyer:
                 flow,
                 ledger=desk.ledger,
                 claimed=self._claim,
-                book=self._book or _nothing,
+                booking=self.store.booking,
                 places=desk.places,
                 probe=desk.probe,
             )
@@ -310,5 +313,6 @@ class Buyer:
 
     def claim_now(self) -> Claim:
         """The claim with what was written down since, to take it up again."""
-        booked = self._claim.booked if self._book is None else self._book.booked
+        booking = self.store.booking
+        booked = self._claim.booked if booking is None else booking.booked
         return replace(self._claim, intent=self.store.newest, booked=booked)

@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from ugen_provider.core.api.effects import Await, Effect, Flow, Perform, Send, passed_on
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.errors import LeaseLostError
-from ugen_provider.core.batch.ledger import Ledger, T, change, upsert
+from ugen_provider.core.batch.ledger import Ledger, change
 from ugen_provider.core.batch.plans import LEASE, Run, intent_scope
 from ugen_provider.core.jobs.intent import Intent
 
@@ -113,8 +110,8 @@ def claim(ledger: Ledger, run: Run, *, most: int) -> list[Claim]:
         asked = {"catalogue": run.catalogue.id, "run": run.id, "now": now, "most": most}
         claims = []
         for row in connection.execute(_OPEN, asked).all():
-            lease = take(connection, ledger, run.catalogue.id, row.product_id, owner=run.owner)
-            made = None if lease is None else _look_again(connection, ledger, run, row, lease)
+            taken = _taken(connection, ledger, run.catalogue.id, row.product_id, owner=run.owner)
+            made = _look_again(connection, ledger, run, row) if taken else None
             if made is not None:
                 claims.append(made)
         return claims
@@ -148,36 +145,47 @@ _TAKE = (
     )
 )
 _TOKEN = sa.select(_PRODUCT.c.lease_token).where(*_THIS_PRODUCT)
-_STATE = sa.select(_ITEM.c.state).where(
-    _ITEM.c.run == sa.bindparam("run"), _ITEM.c.product_id == sa.bindparam("product")
+_KNOWN = (
+    sa.select(
+        *(_PRODUCT.c.lease_token, _PRODUCT.c.state, _PRODUCT.c.fingerprint, _PRODUCT.c.job_id, _PRODUCT.c.score),
+        _ITEM.c.state.label("item_state"),
+        schema.intent.c.document,
+    )
+    .select_from(_PRODUCT)
+    .outerjoin(_ITEM, sa.and_(_ITEM.c.run == sa.bindparam("run"), _ITEM.c.product_id == _PRODUCT.c.product_id))
+    .outerjoin(schema.intent, schema.intent.c.scope == sa.bindparam("of"))
+    .where(*_THIS_PRODUCT)
 )
-_KNOWN = sa.select(_PRODUCT).where(*_THIS_PRODUCT)
-_DOCUMENT = sa.select(schema.intent.c.document).where(schema.intent.c.scope == sa.bindparam("of"))
 
 
 def take(connection: sa.Connection, ledger: Ledger, catalogue_id: int, product_id: str, *, owner: str) -> Lease | None:
     """Take a product that nobody holds; None where somebody does."""
-    this = {"catalogue": catalogue_id, "product": product_id}
-    now = ledger.now()
-    if connection.execute(_TAKE, {**this, "owner": owner, "until": now + LEASE, "now": now}).rowcount != 1:
+    if not _taken(connection, ledger, catalogue_id, product_id, owner=owner):
         return None
-    return Lease(catalogue_id, product_id, owner, connection.execute(_TOKEN, this).scalar_one())
+    token = connection.execute(_TOKEN, {"catalogue": catalogue_id, "product": product_id}).scalar_one()
+    return Lease(catalogue_id, product_id, owner, token)
 
 
-def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any, lease: Lease) -> Claim | None:
+def _taken(connection: sa.Connection, ledger: Ledger, catalogue_id: int, product_id: str, *, owner: str) -> bool:
+    now = ledger.now()
+    this = {"catalogue": catalogue_id, "product": product_id}
+    return connection.execute(_TAKE, {**this, "owner": owner, "until": now + LEASE, "now": now}).rowcount == 1
+
+
+def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any) -> Claim | None:
     """What was read before the lease was ours may be old."""
     this = {"run": run.id, "product_id": row.product_id}
-    state = connection.execute(_STATE, {"run": run.id, "product": row.product_id}).scalar()
-    known = connection.execute(_KNOWN, {"catalogue": run.catalogue.id, "product": row.product_id}).one()
+    scope = intent_scope(run.catalogue, row.product_id, row.fingerprint)
+    asked = {"catalogue": run.catalogue.id, "product": row.product_id, "run": run.id, "of": scope}
+    known = connection.execute(_KNOWN, asked).one()
+    lease = Lease(run.catalogue.id, row.product_id, run.owner, known.lease_token)
     done = known.state == "completed" and known.fingerprint == row.fingerprint and row.why in {"new", "changed"}
-    if state != "planned" or done:
-        if done and state == "planned":  # another run bought it meanwhile
+    if known.item_state != "planned" or done:
+        if done and known.item_state == "planned":  # another run bought it meanwhile
             taken = {"state": "completed", "how": "taken", "job_id": known.job_id, "score": known.score}
             change(connection, schema.item, {**taken, "finished_at": ledger.now()}, where=this)
         change(connection, schema.product, LET_GO, where=lease.row)
         return None
-    scope = intent_scope(run.catalogue, row.product_id, row.fingerprint)
-    document = connection.execute(_DOCUMENT, {"of": scope}).scalar()
     if row.started_at is None:
         change(connection, schema.item, {"started_at": ledger.now()}, where=this)
     return Claim(
@@ -188,7 +196,7 @@ def _look_again(connection: sa.Connection, ledger: Ledger, run: Run, row: Any, l
         body=json.loads(row.body),
         picture=row.picture,
         picture_digest=row.picture_digest,
-        intent=Intent.from_dict(json.loads(document)) if document is not None else None,
+        intent=Intent.from_dict(json.loads(known.document)) if known.document is not None else None,
         booked=row.booked,
         why=row.why,
     )
@@ -213,118 +221,6 @@ def hold(connection: sa.Connection, ledger: Ledger, lease: Lease) -> None:
     """
     if change(connection, schema.product, {"lease_until": ledger.now() + LEASE}, where=lease.row) != 1:
         raise lease.lost()
-
-
-def keep(connection: sa.Connection, ledger: Ledger, intent: Intent, *, catalogue_id: int, product_id: str) -> None:
-    """Keep an intent of a product in place of an older one of its scope."""
-    values = {
-        "scope": intent.scope,
-        "catalogue_id": catalogue_id,
-        "product_id": product_id,
-        "fingerprint": intent.fingerprint,
-        "key": intent.key,
-        "job_id": intent.job_id,
-        "document": json.dumps(intent.to_dict(), ensure_ascii=False, separators=(",", ":")),
-        "updated_at": ledger.now(),
-    }
-    upsert(connection, schema.intent, values)
-
-
-def keep_under(ledger: Ledger, lease: Lease, intent: Intent) -> None:
-    """Keep an intent while its product is ours; when this returns, it is on disk.
-
-    Raises:
-        LeaseLostError: The product is no longer ours.
-    """
-
-    def work(connection: sa.Connection) -> None:
-        hold(connection, ledger, lease)
-        keep(connection, ledger, intent, catalogue_id=lease.catalogue_id, product_id=lease.product_id)
-
-    ledger.writer.run(work)
-
-
-class LedgerIntentStore:
-    """The intents of one claimed product.
-
-    Args:
-        ledger: Where.
-        claimed: The product, with its lease.
-    """
-
-    durable = True
-
-    def __init__(self, ledger: Ledger, claimed: Claim) -> None:
-        self._ledger = ledger
-        self._claim = claimed
-        self._newest = claimed.intent
-
-    def read(self, scope: str) -> Intent | None:
-        """The newest intent of a scope. Nobody else can have written it since the product was claimed."""
-        return self._newest if self._newest is not None and self._newest.scope == scope else None
-
-    def write(self, intent: Intent) -> None:
-        """Keep an intent; when this returns, it is on disk.
-
-        Raises:
-            LeaseLostError: The product is no longer ours.
-        """
-        keep_under(self._ledger, self._claim.lease, intent)
-        self._newest = intent
-
-    @property
-    def newest(self) -> Intent | None:
-        """What was written or found last."""
-        return self._newest
-
-
-_ACTS = frozenset({"create", "retry", "resume", "cancel", "pause"})
-
-
-def fenced(
-    flow: Flow[T],
-    *,
-    ledger: Ledger,
-    claimed: Claim,
-    book: Callable[[str], None],
-    places: asyncio.Semaphore,
-    probe: Callable[[str], None],
-) -> Flow[T]:
-    """A flow of `core.jobs` that acts on a job only while the product is ours and the budget holds it.
-
-    Requests take turns: more at once than there are connections to keep would open a new one for each.
-
-    Args:
-        flow: What is to be done.
-        ledger: Where the lease is.
-        claimed: The product.
-        book: Books what is about to be sent, by the name of its point; raises where the budget does not hold it.
-        places: How many requests are under way at once, over all products.
-        probe: Called before and after each contact with the world, with its name.
-    """
-
-    def guarded(effect: Effect) -> Flow[Any]:
-        point = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
-        if point in _ACTS:
-            probe("before.acting")
-            if point != "create":  # its intent was written under the lease a moment ago, and its key is safe
-                yield Perform("lease.check", lambda: ledger.writer.run(lambda c: hold(c, ledger, claimed.lease)))
-            yield Perform("budget.book", partial(book, point))
-        if point:
-            probe(f"before.{point}")
-        sends = isinstance(effect, Send)
-        if sends:
-            yield Await("place", places.acquire)
-        try:
-            answer = yield effect
-        finally:
-            if sends:
-                places.release()
-        if point:
-            probe(f"after.{point}")
-        return answer
-
-    return passed_on(flow, by=guarded)
 
 
 def release(ledger: Ledger, run: Run, *, reason: str) -> bool:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from ugen_provider.core.api._sync_client import UGenClient
 from ugen_provider.core.api.models import Job, JobState
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.claims import keep
+from ugen_provider.core.batch.fencing import keep
 from ugen_provider.core.batch.ledger import Catalogue, Ledger, upsert
 from ugen_provider.core.batch.plans import intent_scope
 from ugen_provider.core.feeds.planning import Order

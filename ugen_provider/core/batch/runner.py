@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -17,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ugen_provider.core.api._async_client import AsyncUGenClient
 from ugen_provider.core.api.clock import Clock, SystemClock
-from ugen_provider.core.api.config import ClientConfig
 from ugen_provider.core.api.errors import RateLimitError, UGenError
 from ugen_provider.core.batch import runs
 from ugen_provider.core.batch.budget import Estimates
@@ -38,8 +36,8 @@ from ugen_provider.core.jobs.watcher import JobWatcher
 _log = logging.getLogger("ugen_provider.batch")
 T = TypeVar("T")
 _LEDGER_THREADS = 16
-_REQUESTS_AT_ONCE = 6
-"""A request costs a look at every connection that is kept open, so few that are busy beat many that idle."""
+_REQUESTS_AT_ONCE = 12
+"""That buy; with those that look, hardly more than the client keeps connections."""
 _LOOK_AGAIN = 2.0
 _AHEAD = 64
 
@@ -88,6 +86,8 @@ class FeedRunner:
         self._fatal: BaseException | None = None
         self._total = 0
         self._done = 0
+        self._changed = asyncio.Event()
+        """A product is through, or there is place for another."""
 
     async def _in_thread(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
@@ -208,13 +208,18 @@ class FeedRunner:
                 continue
             pause = self._slots.pause(now=self._clock.now())
             waker = asyncio.ensure_future(self._clock.asleep(pause)) if pause and self._waiting else None
-            awaited = {*self._tasks, waker} if waker is not None else set(self._tasks)
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if waker is not None:
+                waker.add_done_callback(self._wake)
+            await self._changed.wait()
+            self._changed.clear()
             if waker is not None:
                 waker.cancel()
             for task in [task for task in self._tasks if task.done()]:
                 del self._tasks[task]
                 task.result()
+
+    def _wake(self, _: object) -> None:
+        self._changed.set()
 
     async def _fill(self, run: Run, desk: Desk) -> None:
         if self._stop is not None:
@@ -232,6 +237,7 @@ class FeedRunner:
             claimed = self._waiting.popleft()
             free -= 1
             task = asyncio.create_task(self._one(claimed, desk), name=f"ugen-product-{claimed.product_id}")
+            task.add_done_callback(self._wake)
             self._tasks[task] = claimed
 
     async def _one(self, claimed: Claim, desk: Desk) -> None:
@@ -275,7 +281,10 @@ class FeedRunner:
     def _accept(self, product_id: str) -> None:
         if product_id not in self._accepted:
             self._accepted.add(product_id)
+            places = int(self._slots.limit)
             self._slots.accepted()
+            if int(self._slots.limit) > places:
+                self._changed.set()
             self._say("submitted", product_id)
 
     def _say(
@@ -332,66 +341,3 @@ class FeedRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def run_feed(
-    spec: FeedRun,
-    *,
-    config: ClientConfig,
-    ledger: Ledger,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Report:
-    """Run a feed from code that is not async.
-
-    Costs what its budget allows at most. Ctrl-C stops buying and leaves or cancels what runs, as told.
-
-    Args:
-        spec: What is ordered.
-        config: Settings of the client.
-        ledger: Knows what was bought.
-        on_progress: Called whenever something happened.
-
-    Returns:
-        What became of the feed.
-
-    Raises:
-        FeedError: The feed cannot be read to its end; nothing was bought.
-        RunRefusedError: Going on would surely not be meant; nothing was bought.
-        LedgerUnavailableError: The ledger's database went away; the same run goes on once it is back.
-        UGenError: The run cannot go on; what runs is left.
-
-    Examples:
-        >>> spec = FeedRun("feed.xml", catalogue="shop", run_id="2026-11-24",
-        ...                job_defaults={"segment_count": 2}, budget=Budget(credits=5000))
-        >>> with Ledger("shop.db") as ledger:
-        ...     print(run_feed(spec, config=resolve(), ledger=ledger).table())
-    """
-
-    async def work() -> Report:
-        async with AsyncUGenClient(config=config) as client:
-            return await FeedRunner(client, ledger, spec, on_progress=on_progress).run()
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work())
-    return _in_thread(work)
-
-
-def _in_thread(work: Callable[[], Any]) -> Report:
-    """A notebook has a loop of its own, which must not be blocked from inside."""
-    result: list[Report] = []
-    errors: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            result.append(asyncio.run(work()))
-        except BaseException as error:  # noqa: BLE001  it is raised where the result is waited for
-            errors.append(error)
-
-    thread = threading.Thread(target=target, name="ugen-feed-run")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return result[0]

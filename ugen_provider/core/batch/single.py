@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.claims import LET_GO, Lease, keep_under, take
+from ugen_provider.core.batch.claims import LET_GO, Lease, take
 from ugen_provider.core.batch.errors import LeaseLostError, LedgerUnavailableError
+from ugen_provider.core.batch.fencing import keep_under
 from ugen_provider.core.batch.ledger import Ledger, change, insert_new
 from ugen_provider.core.jobs.intent import Intent
 

@@ -107,7 +107,7 @@ class XMLItems:
         depth = line = 0
         item_tag = ""
         row: Row = {}
-        pop, join, clear = opened.pop, "".join, parts.clear
+        pop, last = opened.pop, parts.pop
 
         def start(tag: str, attributes: dict[str, str]) -> None:
             nonlocal depth, line, row, item_tag
@@ -119,7 +119,7 @@ class XMLItems:
                 row = {}
                 parser.CharacterDataHandler = parts.append
                 # Within an item tags are only taken note of, without a call into Python; they nest in order.
-                parser.StartElementHandler = opened.__setitem__
+                parser.StartElementHandler = opened.setdefault
                 parser.EndElementHandler = end_field
                 return
             if depth == 0:
@@ -134,11 +134,16 @@ class XMLItems:
 
         def end_field(tag: str) -> None:
             attributes = pop(tag, None)
-            text = join(parts)
-            clear()
             if opened or inner or attributes is None:  # none of which is so in most fields of most feeds
-                end_other(tag, text, attributes)
-            elif value := text.strip():
+                end_other(tag, "".join(parts), attributes)
+                parts.clear()
+                return
+            text = last() if parts else ""
+            # What is left is the white space before the field, or this is a text in pieces.
+            if parts and not ((before := last()).isspace() and not parts):
+                text = "".join((*parts, before, text))
+                parts.clear()
+            if value := text.strip():
                 if tag in row:
                     put(tag, value)
                 else:

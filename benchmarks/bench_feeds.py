@@ -4,8 +4,9 @@
     python benchmarks/bench_feeds.py            # the figures, about ten minutes
     python benchmarks/bench_feeds.py --smoke    # seconds, judging nothing
 
-Each ratio is taken within one run, CPU against CPU, best of five each, taken in turns. What counts as bare: `csv.reader` to a dict,
-`iterparse` with cleared items, `pydantic_core.from_json` for each line, httpx posting the same bodies, curl.
+Each ratio is taken within one run, CPU against CPU, best of five each, taken in turns. What counts as bare:
+`csv.reader` to a dict, `iterparse` with cleared items, `pydantic_core.from_json` for each line, httpx posting the same
+bodies, curl.
 """
 
 import argparse

@@ -229,6 +229,7 @@ class TestProducts:
             ({"cancel_on_kill": True}, "cancel_on_kill: nobody owns a product's job alone"),
             ({"cancel_on_timeout": True}, "cancel_on_timeout: nobody owns"),
             ({"scope_key": "x"}, "scope_key: with idempotency='content'"),
+            ({"idempotency": "task_instance"}, "catalogue: tells products apart only with idempotency='content'"),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, product: dict[str, Any], wrong: dict[str, Any], said: str) -> None:

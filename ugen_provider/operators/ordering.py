@@ -173,6 +173,10 @@ class UGenOrderOperator(UGenJobOperator):
                     raise ConfigError(f"{name}: nobody owns a product's job alone; leave it out with 'content'")
             if self.scope_key is not None:
                 raise ConfigError("scope_key: with idempotency='content' the product is the scope; leave it out")
+        elif self.catalogue is not None:  # whoever named it expects to pay once for each product, over all runs
+            raise ConfigError(
+                "catalogue: tells products apart only with idempotency='content'; add that, or leave it out"
+            )
         require_one_of("on_earlier_failure", self.on_earlier_failure, ("retry_stage", "resubmit", "fail"))
         require_one_of("on_paused", self.on_paused, ("wait", "fail"))
         require_one_of("on_low_quality", self.on_low_quality, ("warn", "fail"))

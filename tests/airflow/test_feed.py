@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.torture.postgres import OwnPostgres, own_postgres
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
 from ugen_provider.core.batch import LedgerUnavailableError, RunRefusedError, claims, waves
 from ugen_provider.core.feeds import FeedError
+from ugen_provider.core.media import outputs
+from ugen_provider.core.media.outputs import download_outputs
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
 from ugen_provider.triggers.jobs import MOST_JOBS, UGenJobBatchTrigger
@@ -80,6 +83,34 @@ def test_a_wave_takes_all_the_places_that_it_may_and_leaves_before_any_of_its_jo
         make(feed=str(feed), in_flight=20).execute(attempts.next())
     assert len(deferred.value.trigger.serialize()[1]["job_ids"]) == 20
     assert len(ugen_emulator.emulator.journal.find_purchases()) == 20
+
+
+def test_a_wave_stays_until_what_has_ended_is_stored_however_long_that_takes(
+    make: Any, attempts: Any, ugen_emulator: Any, ugen_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would leave in the middle, and come back at once, since the job that it is to wait for has ended."""
+    monkeypatch.setattr(waves, "_STILL", 0.01)
+    stored, looks, is_bought = threading.Event(), 0, waves._is_bought
+
+    def counted(progress: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            stored.set()
+        return is_bought(progress)
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        assert stored.wait(5.0), "the wave has left"
+        return download_outputs(*args, **kwargs)
+
+    output = str(tmp_path / "videos")
+    with pytest.raises(TaskDeferred):
+        make(in_flight=5, output_path=output).execute(attempts.next())
+    ugen_clock.advance(3600.0)
+    monkeypatch.setattr(waves, "_is_bought", counted)
+    monkeypatch.setattr(outputs, "download_outputs", slowly)
+    result = make(in_flight=5, output_path=output).execute(attempts.context())
+    assert (result["completed"], result["not_stored"]) == (5, 0)
 
 
 def test_the_next_night_buys_nothing(make: Any, attempts: Any, ugen_emulator: Any, moving_clock: Any) -> None:

@@ -13,6 +13,7 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -61,7 +62,7 @@ def _arguments(target: Target, request: Request) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "method": request.method,
         "url": target.base_url + request.path,
-        "timeout": httpx.Timeout(target.timeout, connect=min(10.0, target.timeout)),
+        "timeout": _timeout(target.timeout),
         "headers": headers,
     }
     if request.params:
@@ -75,8 +76,18 @@ def _arguments(target: Target, request: Request) -> dict[str, Any]:
     return arguments
 
 
+@lru_cache(maxsize=8)
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(10.0, seconds))
+
+
 def _headers(response: httpx.Response) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
+    """By name in lower case. As bytes, since httpx works out the encoding of them all anew for each that is read."""
+    headers: dict[str, str] = {}
+    for raw, value in response.headers.raw:
+        name, text = raw.lower().decode("latin-1"), value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 def _answer(status: int, headers: Mapping[str, str], content: bytes, *, request: Request) -> Response:

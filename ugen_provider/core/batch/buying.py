@@ -130,13 +130,15 @@ class Buyer:
     Args:
         desk: What with.
         claimed: Which.
-        accepted: Called once, when the product has a job.
+        accepted: Called whenever the product has a job that may run.
+        ended: Called once, when that job has ended; what is left is to store what it made.
     """
 
-    def __init__(self, desk: Desk, claimed: Claim, *, accepted: Callable[[], None]) -> None:
+    def __init__(self, desk: Desk, claimed: Claim, *, accepted: Callable[[], None], ended: Callable[[], None]) -> None:
         self._desk = desk
         self._claim = claimed
         self._accepted = accepted
+        self._ended = ended
         self.store = LedgerIntentStore(desk.ledger, claimed)
 
     async def buy(self) -> Settlement:
@@ -171,6 +173,7 @@ class Buyer:
             return Settlement("postponed", reason=f"no answer: {type(error).__name__}")
         except (UGenError, OSError) as error:
             return Settlement("failed", reason=f"{type(error).__name__}: {error}")
+        self._ended()
         return await self._delivered(bought)
 
     async def _order(self) -> Order:

@@ -242,7 +242,12 @@ class FeedRunner:
 
     async def _one(self, claimed: Claim, desk: Desk) -> None:
         product_id = claimed.product_id
-        buyer = self._buyers[product_id] = Buyer(desk, claimed, accepted=lambda: self._accept(product_id))
+        buyer = self._buyers[product_id] = Buyer(
+            desk,
+            claimed,
+            accepted=lambda: self._accept(product_id),
+            ended=lambda: self._accepted.discard(product_id),
+        )
         try:
             ended = await buyer.buy()
         except RateLimitError as error:

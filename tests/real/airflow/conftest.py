@@ -160,15 +160,15 @@ class Run:
     def until_status(self, *statuses: str) -> None:
         self.wait(lambda: self.statuses() == list(statuses), what=f"the jobs of {self.product} being {statuses}")
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, task_id: str = "job") -> dict[str, Any]:
         """Let the emulator's clock go on until the task is over."""
 
         def over() -> bool:
             self.stage.desk.advance(30.0)
-            return self.task()["state"] in {"success", "failed"}
+            return self.task(task_id)["state"] in {"success", "failed"}
 
         self.wait(over, what=f"{self.dag_id} {self.run_id} being over")
-        return self.task()
+        return self.task(task_id)
 
     def result(self) -> Any:
         return self.stage.api.xcom(self.dag_id, run_id=self.run_id, task_id="job")

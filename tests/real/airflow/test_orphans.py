@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 
+@pytest.fixture(autouse=True)
+def airflow_api(stage: Stage) -> None:
+    """The connection by which the finder asks Airflow."""
+    body = {"conn_type": "http", "host": stage.airflow.url, "login": USER, "password": PASSWORD}
+    stage.api._ask("POST", "/connections", body={"connection_id": "airflow_api", **body}, expect=(201, 409))
+
+
 @pytest.fixture
 def find(stage: Stage) -> Callable[[], set[str]]:
     """Run the finder; returns the jobs that it cancelled."""
-    body = {"conn_type": "http", "host": stage.airflow.url, "login": USER, "password": PASSWORD}
-    stage.api._ask("POST", "/connections", body={"connection_id": "airflow_api", **body}, expect=(201, 409))
 
     def found() -> set[str]:
         finder = stage.start("find_orphans")
@@ -48,6 +53,18 @@ def test_what_nobody_holds_is_cancelled_and_what_a_task_waits_for_is_not(
         assert client.jobs.get(lost.job_id).status == "cancelled"
     assert held.statuses() == ["active"]
     assert held.finish()["state"] == "success"
+
+
+def test_what_nobody_holds_can_be_waited_for_in_the_triggerer_and_is_told_with_its_end(stage: Stage) -> None:
+    with UGenClient(api_key=LOCAL_KEY, base_url=stage.ugen.base_url) as client:
+        lost = client.jobs.create(
+            CreateJob(product_name="Lost and found", product_image_url="https://shop.example/l.png", segment_count=1)
+        )
+    finder = stage.start("attach_orphans", product="Lost and found")
+    finder.until("deferred", task_id="orphans")
+    assert finder.finish("orphans")["state"] == "success"
+    told = stage.api.xcom("attach_orphans", run_id=finder.run_id, task_id="orphans")
+    assert [(orphan["job_id"], orphan["status"]) for orphan in told] == [(lost.job_id, "completed")]
 
 
 @pytest.mark.torture

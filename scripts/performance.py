@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the benchmarks and write docs/performance.md: figures beside their targets, and how cost grows, as pictures.
 
-    make bench                                       # all of them, beside the real peers: about an hour
+    make bench                                       # all of them, beside the real peers: half an hour
     .venv/bin/python scripts/performance.py cli core # some; what the page says of the others stays
     make bench BENCH=--smoke                         # shows that it works; writes its page into .bench/smoke
 

@@ -37,7 +37,7 @@ _log = logging.getLogger("ugen_provider.batch")
 T = TypeVar("T")
 _LEDGER_THREADS = 16
 _REQUESTS_AT_ONCE = 12
-"""That buy; with those that look, hardly more than the client keeps connections."""
+"""Of those that buy, beside those that look: more would open connections that are not kept."""
 _LOOK_AGAIN = 2.0
 _AHEAD = 64
 

@@ -22,6 +22,8 @@ POINTS = [
     ("plan.written", 1),
     ("planned", 1),
     ("claimed", 1),
+    ("before.intent.read", 10),
+    ("after.intent.read", 10),
     ("before.intent.write", 30),
     ("after.intent.write", 31),
     ("before.create", 32),
@@ -32,6 +34,8 @@ POINTS = [
     ("after.get", 20),
     ("before.settle", 36),
     ("after.settle", 37),
+    ("before.transactions", 1),
+    ("after.transactions", 1),
     ("before.retry", 1),
     ("after.retry", 1),
     ("before.acting", 3),
@@ -106,6 +110,15 @@ def go_through(points, emulator, feed: Path, ledger: str, *, at_once: int) -> fl
     return 61.0 * len(points)
 
 
+def test_these_are_all_the_points_that_a_run_passes(shop):
+    shop.sells(*"abcdef")
+    shop.local.outcome(product_name="Cup a", fail_at="generation", times=1)
+    passed = set()
+    for night in ("monday", "tuesday"):  # the first one's failure is run again by the second
+        shop.run(night, probe=passed.add, in_flight=2)
+    assert passed == {point for point, _ in POINTS}
+
+
 @pytest.mark.timeout(400)
 def test_kill_9_at_every_named_point_buys_each_product_once(emulator, feed, tmp_path):
     ledger = str(tmp_path / "ledger.db")
@@ -120,7 +133,7 @@ def test_kill_9_at_every_named_point_buys_each_product_once(emulator, feed, tmp_
 
 @pytest.mark.timeout(400)
 def test_kill_9_with_two_runners_at_once_on_postgresql_too(emulator, feed, postgres):
-    ahead = go_through(POINTS[:-4], emulator, feed, postgres, at_once=2)
+    ahead = go_through(POINTS[:-6], emulator, feed, postgres, at_once=2)
     both = [start(emulator, feed, postgres, ahead=ahead) for _ in range(2)]
     for report in map(finished, both):
         check(report, emulator)

@@ -2,6 +2,7 @@
 """`ugen jobs`: what is bought, once; what is shown; and with which code it ends."""
 
 import json
+import re
 
 import pytest
 
@@ -307,15 +308,16 @@ def test_an_order_that_cannot_be_written_down_is_not_sent(ugen):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("jobs", "get"), "Missing argument 'JOB...'."),
-        (("jobs", "get", "x", "--nonsense"), "No such option '--nonsense'."),
+        (("jobs", "get"), r"Missing argument 'JOB\.\.\.'\."),
+        (("jobs", "get", "x", "--nonsense"), r"No such option:? '?--nonsense'?\.?"),  # each click in words of its own
         (("ledger", "repair", "--catalogue", "shop"), "--catalogue and --feed belong together"),
     ],
 )
 def test_wrong_usage_is_json_too_where_json_is_asked_for(ugen, arguments, message):
     said = ugen(*arguments, "--json", code=2)
     told = json.loads(said.stderr)
-    assert (told["exit_code"], told["error"], told["message"]) == (2, "UsageError", message)
+    assert (told["exit_code"], told["error"]) == (2, "UsageError")
+    assert re.fullmatch(message, told["message"])
     assert told["next"].startswith(f"`ugen {arguments[0]} {arguments[1]} --help`")
     assert not said.stdout
     assert "Usage: ugen " in ugen(*arguments, code=2).stderr

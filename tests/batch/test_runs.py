@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from tests.core.local import Local
+from tests.core.local import EmulatorClock, Local
 from ugen_provider import CreateJob
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.batch import Budget, Ledger, PlanOptions, RunRefusedError, schema
@@ -309,26 +309,54 @@ def test_lost_answers_buy_nothing_twice(shop):
     assert shop.local.created == 6
 
 
+@pytest.mark.timeout(60)
 def test_a_run_fills_its_places_although_no_job_has_ended_yet(shop, monkeypatch):
     """A job takes minutes: a run that took further ones only as others end would need an hour to get to its number."""
     shop.sells(*(f"p{n}" for n in range(60)))
 
-    async def work():
-        task, looks = None, 0
+    async def never(_):
+        await asyncio.Event().wait()
 
-        async def asleep(seconds):
-            nonlocal looks
-            looks += 1
-            if looks > 200 or shop.local.created == 40:
-                task.cancel()
-            await asyncio.sleep(0.001)  # for the threads of the ledger; the jobs' own clock stands still
-
-        monkeypatch.setattr(shop.local.clock, "asleep", asleep)
-        task = asyncio.ensure_future(shop.runner(in_flight=40).run())
-        await asyncio.wait({task})
-
-    asyncio.run(work())
+    monkeypatch.setattr(shop.local.clock, "asleep", never)
+    with pytest.raises(asyncio.CancelledError):
+        _interrupted(shop, "before.wait", count=40, in_flight=40)
     assert shop.local.created == 40
+
+
+@pytest.mark.timeout(60)
+def test_a_run_whose_account_is_full_does_nothing_until_its_pause_is_over(tmp_path):
+    from .conftest import Shop
+
+    local = Local(Settings(speed=0, admin=True, tenants=(TenantSettings(concurrent_jobs=3),)))
+    client = local.async_client()  # its clock goes on; that of the run stands still from here on
+
+    class Still(EmulatorClock):
+        async def asleep(self, seconds):
+            self.slept.append(seconds)
+            await asyncio.Event().wait()
+
+    class Told(list):
+        def append(self, event):
+            super().append(event)
+            if [each.event for each in self].count("limited") == 3:
+                self.often_limited.set()
+
+    async def work(shop):
+        shop.events = Told()
+        shop.events.often_limited = asyncio.Event()
+        running = asyncio.ensure_future(shop.runner(in_flight=20, client=client).run())
+        await shop.events.often_limited.wait()
+        for _ in range(2000):  # turns of the loop, in which somebody who has nothing to do does nothing
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running})
+
+    local.clock = Still(local.world)
+    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+        shop = Shop(tmp_path, local, ledger)
+        shop.sells(*(f"p{n}" for n in range(20)))
+        asyncio.run(work(shop))
+    assert len(local.clock.slept) < 100
 
 
 def test_no_more_jobs_than_the_account_allows_and_no_retry_storm(tmp_path):

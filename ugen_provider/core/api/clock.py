@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -47,3 +50,23 @@ class SystemClock:
         import anyio
 
         await anyio.sleep(seconds)
+
+
+async def asleep_unless(event: asyncio.Event, *, clock: Clock, seconds: float) -> None:
+    """Wait for some seconds, or until an event is set; what the other of the two began is ended.
+
+    Args:
+        event: Ends it early.
+        clock: The clock to live by.
+        seconds: How long at most; infinite for the event alone.
+    """
+    import asyncio
+
+    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait())]
+    if seconds != float("inf"):
+        waits.append(asyncio.ensure_future(clock.asleep(seconds)))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()

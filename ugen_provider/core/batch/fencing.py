@@ -33,30 +33,6 @@ def keep(connection: sa.Connection, ledger: Ledger, intent: Intent, *, catalogue
     upsert(connection, schema.intent, values)
 
 
-def keep_under(
-    ledger: Ledger, lease: Lease, intent: Intent, *, book: Callable[[sa.Connection], None] | None = None
-) -> None:
-    """Keep an intent while its product is ours; when this returns, it is on disk.
-
-    Args:
-        ledger: Where.
-        lease: Why it is ours.
-        intent: What is kept.
-        book: Books what the intent is about to cost, in the same step; where it raises, nothing is kept.
-
-    Raises:
-        LeaseLostError: The product is no longer ours.
-    """
-
-    def work(connection: sa.Connection) -> None:
-        hold(connection, ledger, lease)
-        if book is not None:
-            book(connection)
-        keep(connection, ledger, intent, catalogue_id=lease.catalogue_id, product_id=lease.product_id)
-
-    ledger.writer.run(work)
-
-
 class Booking(Protocol):
     """What one product costs, booked once before each request that costs."""
 
@@ -74,6 +50,36 @@ class Booking(Protocol):
     def entered(self) -> None:
         """What was booked is on disk."""
         ...
+
+
+def write_under(ledger: Ledger, lease: Lease, *, intent: Intent | None = None, booking: Booking | None = None) -> None:
+    """Renew a product's lease and write under it, in one step; when this returns, it is on disk.
+
+    Args:
+        ledger: Where.
+        lease: Why the product is ours.
+        intent: What is kept.
+        booking: What is booked; where the budget does not hold it, nothing is kept either.
+
+    Raises:
+        LeaseLostError: The product is no longer ours.
+        BudgetUsedUpError: The budget does not hold it.
+    """
+
+    def work(connection: sa.Connection) -> None:
+        hold(connection, ledger, lease)
+        if booking is not None:
+            booking.enter(connection)
+        if intent is not None:
+            keep(connection, ledger, intent, catalogue_id=lease.catalogue_id, product_id=lease.product_id)
+
+    ledger.writer.run(work)
+    if booking is not None:
+        booking.entered()
+
+
+def _due(booking: Booking | None, point: str) -> Booking | None:
+    return booking if booking is not None and booking.due(point) else None
 
 
 class LedgerIntentStore:
@@ -104,13 +110,9 @@ class LedgerIntentStore:
             LeaseLostError: The product is no longer ours.
             BudgetUsedUpError: It is about to be sent, and its cost does not fit; nothing was written.
         """
-        booking = self.booking
         about_to_be_sent = intent.job_id is None and not intent.refused
-        if not about_to_be_sent or booking is None or not booking.due("create"):
-            booking = None
-        keep_under(self._ledger, self._claim.lease, intent, book=None if booking is None else booking.enter)
-        if booking is not None:
-            booking.entered()
+        booking = _due(self.booking, "create") if about_to_be_sent else None
+        write_under(self._ledger, self._claim.lease, intent=intent, booking=booking)
         self._newest = intent
 
     @property
@@ -148,10 +150,10 @@ def fenced(
         point = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
         if point in _ACTS:
             probe("before.acting")
-            books = booking is not None and booking.due(point)
+            due = _due(booking, point)
             # The intent of a create was written under the lease a moment ago, and its key is safe.
-            if books or point != "create":
-                yield Perform("budget.book", partial(_hold_and_book, ledger, claimed, booking if books else None))
+            if due is not None or point != "create":
+                yield Perform("budget.book", partial(write_under, ledger, claimed.lease, booking=due))
         if point:
             probe(f"before.{point}")
         sends = isinstance(effect, Send)
@@ -170,14 +172,3 @@ def fenced(
         return answer
 
     return passed_on(flow, by=guarded)
-
-
-def _hold_and_book(ledger: Ledger, claimed: Claim, booking: Booking | None) -> None:
-    def work(connection: sa.Connection) -> None:
-        hold(connection, ledger, claimed.lease)
-        if booking is not None:
-            booking.enter(connection)
-
-    ledger.writer.run(work)
-    if booking is not None:
-        booking.entered()

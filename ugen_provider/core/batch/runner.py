@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from ugen_provider.core.api._async_client import AsyncUGenClient
-from ugen_provider.core.api.clock import Clock, SystemClock
+from ugen_provider.core.api.clock import Clock, SystemClock, asleep_unless
 from ugen_provider.core.api.errors import RateLimitError, UGenError
 from ugen_provider.core.batch import runs
 from ugen_provider.core.batch.budget import Estimates
@@ -206,20 +206,12 @@ class FeedRunner:
                 # Others hold what is left, or the account has no place: look again.
                 await self._clock.asleep(self._slots.pause(now=self._clock.now()) or _LOOK_AGAIN)
                 continue
-            pause = self._slots.pause(now=self._clock.now())
-            waker = asyncio.ensure_future(self._clock.asleep(pause)) if pause and self._waiting else None
-            if waker is not None:
-                waker.add_done_callback(self._wake)
-            await self._changed.wait()
+            pause = self._slots.pause(now=self._clock.now()) if self._waiting else 0.0
+            await asleep_unless(self._changed, clock=self._clock, seconds=pause or float("inf"))
             self._changed.clear()
-            if waker is not None:
-                waker.cancel()
             for task in [task for task in self._tasks if task.done()]:
                 del self._tasks[task]
                 task.result()
-
-    def _wake(self, _: object) -> None:
-        self._changed.set()
 
     async def _fill(self, run: Run, desk: Desk) -> None:
         if self._stop is not None:
@@ -237,7 +229,7 @@ class FeedRunner:
             claimed = self._waiting.popleft()
             free -= 1
             task = asyncio.create_task(self._one(claimed, desk), name=f"ugen-product-{claimed.product_id}")
-            task.add_done_callback(self._wake)
+            task.add_done_callback(lambda _: self._changed.set())
             self._tasks[task] = claimed
 
     async def _one(self, claimed: Claim, desk: Desk) -> None:

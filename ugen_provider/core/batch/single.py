@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ugen_provider.core.batch import schema
 from ugen_provider.core.batch.claims import LET_GO, Lease, take
 from ugen_provider.core.batch.errors import LeaseLostError, LedgerUnavailableError
-from ugen_provider.core.batch.fencing import keep_under
+from ugen_provider.core.batch.fencing import write_under
 from ugen_provider.core.batch.ledger import Ledger, change, insert_new
 from ugen_provider.core.jobs.intent import Intent
 
@@ -42,7 +42,7 @@ class ProductIntentStore:
         Raises:
             LeaseLostError: Another has taken the product over.
         """
-        keep_under(self._ledger, self._lease, intent)
+        write_under(self._ledger, self._lease, intent=intent)
 
 
 @contextmanager

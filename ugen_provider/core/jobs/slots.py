@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from ugen_provider.core.api.clock import Clock, SystemClock
+from ugen_provider.core.api.clock import Clock, SystemClock, asleep_unless
 
 SPACING = 5.0
 """Seconds between two who ask because their time has come."""
@@ -95,13 +95,7 @@ class SlotQueue:
                 self._call(first)
                 await self._clock.asleep(SPACING)
                 continue
-            sleeping = asyncio.ensure_future(self._clock.asleep(left))
-            earlier = asyncio.ensure_future(self._earlier.wait())
-            try:
-                await asyncio.wait({sleeping, earlier}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeping.cancel()
-                earlier.cancel()
+            await asleep_unless(self._earlier, clock=self._clock, seconds=left)
 
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SlotQueue]] = WeakKeyDictionary()

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from ugen_provider.core.api import operations, polling
 from ugen_provider.core.api._async_client import AsyncUGenClient
-from ugen_provider.core.api.clock import Clock
+from ugen_provider.core.api.clock import Clock, asleep_unless
 from ugen_provider.core.api.config import ClientConfig
 from ugen_provider.core.api.effects import Await, Flow
 from ugen_provider.core.api.errors import AuthenticationError, PermissionDeniedError, UGenError
@@ -215,13 +215,9 @@ class JobWatcher:
                     watched.due = now
         self._sleeps_until = now + left
         self._woken.clear()
-        sleeping = asyncio.ensure_future(self._clock.asleep(max(left, _LEAST_PAUSE)))
-        woken = asyncio.ensure_future(self._woken.wait())
         try:
-            await asyncio.wait({sleeping, woken}, return_when=asyncio.FIRST_COMPLETED)
+            await asleep_unless(self._woken, clock=self._clock, seconds=max(left, _LEAST_PAUSE))
         finally:
-            sleeping.cancel()
-            woken.cancel()
             self._sleeps_until = float("inf")
 
     # What the looker asks and tells.

@@ -3,8 +3,10 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -357,6 +359,17 @@ def test_a_run_whose_account_is_full_does_nothing_until_its_pause_is_over(tmp_pa
         shop.sells(*(f"p{n}" for n in range(20)))
         asyncio.run(work(shop))
     assert len(local.clock.slept) < 100
+
+
+def test_a_new_ledger_that_another_opens_at_the_same_moment_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE begun (x)")
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(time, "sleep", lambda _: other.in_transaction and other.execute("COMMIT"))
+    with Ledger(str(path)) as ledger:
+        assert ledger.catalogue("shop").name == "shop"
+    other.close()
 
 
 def test_no_more_jobs_than_the_account_allows_and_no_retry_storm(tmp_path):

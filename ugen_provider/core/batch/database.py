@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -34,6 +35,8 @@ T = TypeVar("T")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs",
                       "fuse.gcsfuse", "fuse.s3fs", "fuse.glusterfs", "beegfs", "gpfs"})  # fmt: skip
 _MOST_AT_ONCE = 256
+_LOCKED = 60.0
+"""Seconds for which a SQLite file that another writes to is waited for."""
 
 # Airflow 3.0 holds SQLAlchemy below 2.0: there `future=True` asks for the same engine, and psycopg 3 has no dialect.
 _POSTGRESQL, _BRINGS_IT = (
@@ -83,12 +86,13 @@ def _sqlite(url: sa.URL, *, shared: bool) -> sa.Engine:
     if kind in _NETWORK:
         raise ConfigError(f"ledger: {file} is on a network file system ({kind}), where SQLite's locks do not hold; "
                           "put it on a local disk, or use PostgreSQL")  # fmt: skip
-    connect_args = {"timeout": 60, "isolation_level": None, "check_same_thread": False}
+    connect_args = {"timeout": _LOCKED, "isolation_level": None, "check_same_thread": False}
     engine = sa.create_engine(url, future=True, connect_args=connect_args)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-32000", "temp_store=MEMORY"):
+        _write_ahead(connection)
+        for pragma in ("synchronous=FULL", "cache_size=-32000", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -99,6 +103,20 @@ def _sqlite(url: sa.URL, *, shared: bool) -> sa.Engine:
         )
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Where another begins to write to a new file at this moment, SQLite refuses this at once, whatever the timeout."""
+    until = time.monotonic() + _LOCKED
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def filesystem_of(path: Path, *, mounts: str | None = None) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every need has one command, and every command stands on `setup`: git, make and Python >= 3.11 are enough.
+# Every need has one command, and every command begins with `setup`: git, make and Python >= 3.11 are enough.
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
@@ -23,9 +23,11 @@ setup: $(STAMP) ## Make .venv with the locked versions (a second call costs noth
 	@python=$$(scripts/find-python) && echo "setup: .venv from $$python" && "$$python" -m venv .venv
 
 $(STAMP): requirements/dev.txt pyproject.toml | .venv/bin/python
-	@echo "setup: installing the locked versions"
+	@echo "setup: installing $$(grep -c '^[a-z0-9].*==' requirements/dev.txt) packages (about 1.9 GB; one to three minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV_PINNED)'
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements/dev.txt
+	@began=$$(date +%s); test -t 2 || quiet=--quiet; \
+	  $(BIN)/uv pip install $$quiet --python $(BIN)/python --compile-bytecode -r requirements/dev.txt && \
+	  echo "setup: $$(du -sm .venv | cut -f1) MB in $$(( $$(date +%s) - began )) s"
 	@touch $@
 
 .PHONY: demo
@@ -41,14 +43,14 @@ dagster: setup ## `dagster dev` with example_dagster/ on the local U-Gen
 	@$(BIN)/ugen demo dagster
 
 .PHONY: test
-test: setup ## All tests (PYTEST="tests/core -k name" picks some)
-	@$(BIN)/pytest $(PYTEST)
+test: setup ## All tests, on all cores (PYTEST="tests/core -k name" picks some, on one)
+	@$(BIN)/pytest $(or $(PYTEST),-n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder)
 
 .PHONY: torture
-torture: setup ## Ends real processes at every step, and looks who paid twice (slow)
+torture: setup ## End real processes at every step, and check that none paid twice (slow)
 	@mkdir -p .torture
 	@rm -f .torture/*.xml
-	@UGEN_TORTURE_RUNS=$${UGEN_TORTURE_RUNS:-10000} $(BIN)/pytest -q tests/torture tests/hostile \
+	@UGEN_TORTURE_RUNS=$${UGEN_TORTURE_RUNS:-10000} $(BIN)/pytest -q tests/torture tests/hostile tests/principals \
 	  tests/core/jobs/test_switches.py tests/core/jobs/test_purchase.py tests/batch/test_kill.py \
 	  --junitxml=.torture/orders.xml || failed=1; \
 	$(BIN)/pytest -m torture $(PYTEST) -o junit_family=xunit1 --junitxml=.torture/systems.xml || failed=1; \
@@ -86,7 +88,7 @@ check-scripts: setup
 	@for script in scripts/check_*.py scripts/public_api.py; do $(BIN)/python "$$script" || failed=1; done; exit $${failed:-0}
 
 .PHONY: format
-format: setup ## Format, sort imports, and mend what the linter can mend
+format: setup ## Format, sort imports, and repair what the linter can repair
 	@$(BIN)/python scripts/unasync.py
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet . || true
@@ -94,10 +96,10 @@ format: setup ## Format, sort imports, and mend what the linter can mend
 .PHONY: lock
 lock: setup ## Resolve requirements/*.in again (UPGRADE=--upgrade takes newer versions)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-	  --no-header $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt
-	@sed '/^-e/d' requirements/dev.txt >.venv/locked.txt
+	  --no-header --generate-hashes $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt
+	@sed -n 's/^\([^ #-][^ ]*==[^\\]*\).*/\1/p' requirements/dev.txt >.venv/locked.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-	  --no-header --no-annotate --constraints .venv/locked.txt $(UPGRADE) requirements/bench.in \
+	  --no-header --no-annotate --generate-hashes --constraints .venv/locked.txt $(UPGRADE) requirements/bench.in \
 	  --output-file requirements/bench.txt
 
 .PHONY: peers
@@ -111,7 +113,9 @@ bench: setup ## Measure beside the real peers, and write docs/performance.md (BE
 
 .PHONY: docs
 docs: setup ## Build the documentation into site/, strictly
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "docs: site/index.html"
+	@$(BIN)/python scripts/docs_tables.py --check
+	@$(BIN)/python scripts/check_readability.py
+	@$(BIN)/python scripts/docs_site.py && echo "docs: site/index.html"
 
 .PHONY: clean
 clean: ## Forget what the demo bought and made, and all caches

@@ -33,7 +33,7 @@ def main():
     columns = list(zip(*taken, strict=True))
     best = [min(column) for column in columns]
     medians = ", ".join(f"{statistics.median(column):.0f}" for column in columns)
-    # The best of all rounds, as timeit does: a start does always the same, and whatever takes longer is somebody else.
+    # The best of all rounds, as timeit does: a start does always the same; other processes cause the longer ones.
     bare, over_help, over_jobs = best[0], best[1] - best[0], best[2] - best[0]
     print(f"bare Python         {bare:7.1f} ms   (the best of {rounds} rounds; medians: {medians})")
     print(f"ugen --help        +{over_help:7.1f} ms   at most {MOST_MS:.0f}")

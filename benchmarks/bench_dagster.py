@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dagster_ugen: imports, a thousand partitions in one run, a hundred thousand from a feed, one intent among many.
+"""dagster_ugen: imports, a thousand partitions in one run, a hundred thousand from a feed, one order among many.
 
     python benchmarks/bench_dagster.py                  # the figures: five minutes, and more on a busy machine
-    python benchmarks/bench_dagster.py --only intent    # one of imports, run, feed, intent
+    python benchmarks/bench_dagster.py --only order    # one of imports, run, feed, order
     python benchmarks/bench_dagster.py --smoke          # a minute, judging nothing
 
-The service is an emulator in a process of its own, on this machine's loopback. The imports stand beside those of the
-real peers, in the environment that `make peers` makes; one that is not there is named.
+The service is an emulator in a process of its own, on this machine's loopback. The imports are compared with those of
+the real peers, in the environment that `make peers` makes; one that is not there is named.
 """
 
 import argparse
@@ -68,9 +68,9 @@ class Emulator:
     """An emulator in a process of its own."""
 
     def __init__(self, speed):
-        command = [sys.executable, "-m", "ugen_provider.emulator", "--admin", "--speed", str(speed)]
+        command = [sys.executable, "-m", "ugen_provider.emulator", "--admin", "--json", "--speed", str(speed)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.url = self._process.stdout.readline().split()[-1]
+        self.url = json.loads(self._process.stdout.readline())["url"]
 
     def requests(self):
         with urllib.request.urlopen(f"{self.url}/_emulator/journal?limit=200000") as answer:
@@ -82,7 +82,7 @@ class Emulator:
 
 
 def many_partitions(count, seconds, interval):
-    """One run over many partitions, in a process of its own; jobs of about `seconds`, looked at every `interval`."""
+    """One run over many partitions, in a process of its own; jobs of about `seconds`, polled every `interval`."""
     speed = 165.0 / seconds
     emulator = Emulator(speed)
     try:
@@ -95,42 +95,44 @@ def many_partitions(count, seconds, interval):
         requests = emulator.requests()
     finally:
         emulator.stop()
-    looks_of = {}
+    polls_of = {}
     pages = []
     created = {}
     for entry in requests:
         job = entry["path"].rpartition("/")[2]
         if entry["method"] == "GET" and entry["path"].startswith("/api/v1/jobs/") and entry["path"].count("/") == 4:
-            looks_of.setdefault(job, []).append(entry["at"])
+            polls_of.setdefault(job, []).append(entry["at"])
         if entry["method"] == "GET" and entry["path"] == "/api/v1/jobs":
             pages.append(entry["at"])
         if entry["method"] == "POST" and entry["path"] == "/api/v1/jobs":
             created[entry["number"]] = entry["at"]
-    gets = sum(len(each) for each in looks_of.values())
+    gets = sum(len(each) for each in polls_of.values())
     results = min(gets, count)
-    waited = sum(times[-1] for times in looks_of.values()) - sum(created.values())
+    waited = sum(times[-1] for times in polls_of.values()) - sum(created.values())
     polling_each = waited / speed / interval
     polls = len(pages) + gets - results
-    # The last look at a job reads its result; the others, and the pages, are the polling that must not be held up.
-    polled = sorted([*pages, *(at for times in looks_of.values() for at in times[:-1])])
+    # The last poll of a job reads its result; the others, and the pages, are the polling that must not be held up.
+    polled = sorted([*pages, *(at for times in polls_of.values() for at in times[:-1])])
     pause = max((after - before for before, after in itertools.pairwise(polled)), default=0.0) / speed
     print(
         f"{count} partitions in one run: {said['seconds']:.0f} s, {said['events']} events, peak memory "
         f"{said['above']:.0f} MB above import dagster"
     )
     print(
-        f"  looks: {len(pages)} pages and {gets - results} jobs = {polls}, {100 * polls / polling_each:.1f} % of the "
+        f"  polls: {len(pages)} pages and {gets - results} jobs = {polls}, {100 * polls / polling_each:.1f} % of the "
         f"{polling_each:.0f} that polling each would take; and one read of each result ({results})"
     )
     print(
-        f"  while {said['events']} events and {2 * count} intents were written, the longest pause of the polling was "
-        f"{pause:.1f} s, at an interval of {interval:g} s"
+        f"  while {said['events']} events and {2 * count} order records were written, the longest pause of the polling "
+        f"was {pause:.1f} s, at an interval of {interval:g} s"
     )
     return {"share": polls / polling_each, "above": said["above"], "pause": pause / interval}
 
 
 def one_run(count, interval):
     import dagster as dg
+
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp()  # the default ledger, away from the user's
 
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     from dagster_ugen import UGenResource, build_ugen_assets
@@ -183,29 +185,29 @@ def from_a_feed(count):
     return {"seconds": seconds, "grown": grown}
 
 
-def one_intent(count):
-    """Reading the intent of a partition among many, from SQLite."""
-    import dagster as dg
+def one_order(count):
+    """Reading the order of a partition among many, from a ledger on SQLite."""
+    from ugen_provider.core.jobs.order import Order, partition_key
+    from ugen_provider.core.ledger.orders import LedgerOrderStore
+    from ugen_provider.ledger import Ledger
 
-    from dagster_ugen.intents import IntentLog
-    from ugen_provider.core.jobs.intent import Intent
-
-    with dg.instance_for_test() as instance:
-        log = IntentLog(instance, asset_key=dg.AssetKey("final_video"), holder="bench")
+    with tempfile.TemporaryDirectory() as folder, Ledger.init(f"{folder}/ledger.db", allow_ephemeral=True) as ledger:
+        store, keys = LedgerOrderStore(ledger), []
         for number in range(count):
             body = {"product_name": f"p{number}", "product_image_url": "https://shop.example/p.jpg", "segment_count": 2}
-            log.write(f"p{number}", Intent(f"s{number}", 0, f"k{number}", body, "f" * 64, 1, 0.0, job_id=f"j{number}"))
+            order = Order(key=partition_key(asset="final_video", partition=f"p{number}"), body=body, attempt="run:0")
+            keys.append(store.write(order.record(purchase_number=0, written_at=0.0)).order_key)
         times = []
-        for number in range(0, count, max(1, count // 100)):
+        for key in keys[:: max(1, count // 100)]:
             began = time.perf_counter()
-            assert log.newest(f"p{number}") is not None
+            assert store.read(key) is not None
             times.append((time.perf_counter() - began) * 1000)
     median, worst = statistics.median(times), max(times)
-    print(f"the intent of one partition among {count}: {median:.1f} ms, {worst:.1f} ms at worst")
+    print(f"the order of one partition among {count}: {median:.1f} ms, {worst:.1f} ms at worst")
     return {"median": median, "worst": worst}
 
 
-PARTS = ("imports", "run", "feed", "intent")
+PARTS = ("imports", "run", "feed", "order")
 
 
 def main():
@@ -239,14 +241,14 @@ def measure(part, *, smoke, tables):
         case "run":
             run = many_partitions(50, 10.0, 1.0) if smoke else many_partitions(1000, 120.0, 5.0)
             return [
-                ("looks, share of polling each, %", 100 * run["share"], 3),
+                ("polls, share of polling each, %", 100 * run["share"], 3),
                 ("memory of a run of 1,000, MB", run["above"], 200),
                 ("longest pause of the polling, intervals", run["pause"], 2),
             ]
         case "feed":
             return [("100,000 partitions, s", from_a_feed(2_000 if smoke else 100_000)["seconds"], 60)]
         case _:
-            return [("one intent among 10,000, ms", one_intent(100 if smoke else 10_000)["median"], 50)]
+            return [("one order among 10,000, ms", one_order(100 if smoke else 10_000)["median"], 50)]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python benchmarks/bench_emulator.py --smoke    # a minute's work in seconds, judging nothing
 
 Both servers run in processes of their own; one client, over kept-alive sockets, asks them in turns. Each job has been
-looked at once before it counts, as by anybody who polls: how fast that first look is, stands in a line of its own.
+polled once before it counts, as by any client that polls: the speed of that first poll has its own line.
 """
 
 import argparse
@@ -42,7 +42,8 @@ class Server:
     def __init__(self, *command):
         begun = time.perf_counter()
         self._process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
-        url = self._process.stdout.readline().split()[-1]
+        words = self._process.stdout.readline().split()
+        url = next(word for word in words if word.startswith("http://"))
         self.started_in = time.perf_counter() - begun
         self.port = int(url.rpartition(":")[2])
 
@@ -136,7 +137,7 @@ async def measure(smoke):
     ids = {server: await job_ids(server.port) for server in (small, middle, large)}
     for server in (small, middle, large):
         first = await rate(server.port, [get(f"/api/v1/jobs/{job_id}") for job_id in ids[server]])
-    figures["first look at each job, 1/s"] = first
+    figures["first poll of each job, 1/s"] = first
     import tempfile
 
     with tempfile.NamedTemporaryFile() as sample:

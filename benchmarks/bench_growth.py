@@ -4,7 +4,7 @@
     python benchmarks/bench_growth.py            # about two minutes
     python benchmarks/bench_growth.py --smoke    # seconds
 
-Waiting runs in this process on the emulator's clock, which stands still until somebody waits: requests are counted,
+Waiting runs in this process on the emulator's clock, which moves only when a waiter waits: requests are counted,
 and only CPU is time. Each feed is read in a process of its own. Its last line is all of it as JSON.
 """
 
@@ -30,7 +30,7 @@ READ = """
 import json, sys, time
 from ugen_provider.core.feeds import plan_feed
 def peak():
-    # Not ru_maxrss, which a child takes over from whoever started it.
+    # Not ru_maxrss, which a child takes over from its parent.
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 before = peak()
 began, cpu = time.perf_counter(), time.process_time()
@@ -42,7 +42,7 @@ print(json.dumps(found))
 
 
 class MovingClock:
-    """A clock that goes on only when all who wait have begun to: the first to wake moves it."""
+    """A clock that moves only when all waiters have begun to wait: the first to wake moves it."""
 
     def __init__(self, world) -> None:
         self._world = world

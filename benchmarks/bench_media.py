@@ -44,13 +44,13 @@ OURS = """
 import json, resource, sys, time
 from ugen_provider.core.api.models import Job
 from ugen_provider.core.media.outputs import download_outputs
-from ugen_provider.core.media import fetching, stores
-from ugen_provider.core.api._streams import StreamClient
+from ugen_provider.core.media import stores
+from ugen_provider.core.media.http import MediaClient
 import httpx, av, PIL.Image
 url, folder, jobs, files, parallel = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-client = StreamClient()
+client = MediaClient()
 Job.model_validate({"job_id": "x"})
 before, began = peak(), time.perf_counter()
 for number in range(jobs):
@@ -104,7 +104,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="ugen-bench-"))
     missed = False
 
-    def tell(name: str, value: str, target: str, good: bool) -> None:
+    def report(name: str, value: str, target: str, good: bool) -> None:
         nonlocal missed
         missed = missed or not (good or smoke)
         print(f"  {name:<58} {value:>14}   target {target}{'' if good or smoke else '  MISSED'}", flush=True)
@@ -118,12 +118,12 @@ def main() -> int:
                 shares.append(theirs / mine["took"])
             share = sorted(shares)[len(shares) // 2]
             name = f"{jobs * files} files of {size / 1e6:g} MB, checked and described"
-            tell(name, f"{share:.2f}", f">= 0.8 x curl --parallel ({theirs:.1f} s)", share >= 0.8)
-            tell("its memory above the import", f"{mine['memory']:.0f} MB", "<= 60 MB", mine["memory"] <= 60)
+            report(name, f"{share:.2f}", f">= 0.8 x curl --parallel ({theirs:.1f} s)", share >= 0.8)
+            report("its memory above the import", f"{mine['memory']:.0f} MB", "<= 60 MB", mine["memory"] <= 60)
         with Server(large) as server:
             found = ours(server.url, folder / "large", 1, 1)
             name = f"memory for one file of {large / 1e6:g} MB"
-            tell(name, f"{found['memory']:.0f} MB", "<= 60 MB", found["memory"] <= 60)
+            report(name, f"{found['memory']:.0f} MB", "<= 60 MB", found["memory"] <= 60)
     finally:
         shutil.rmtree(folder)
     return int(missed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the real peers are: in `.peers`, which `make peers` makes; and how they are told of, measured or missing."""
+"""The real peers in `.peers`, which `make peers` makes; and their rows, measured or missing."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def python(*, alone: bool) -> str:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """What is installed of these, ours too; what is not is said, with the reason."""
+    """Return what is installed of these, ours too; what is not is said, with the reason."""
     asked = [python(alone=not names), "-P", "-c", VERSIONS, ITSELF, *names]
     found = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
-    told = HOME / "missing.json"
-    why = json.loads(told.read_text()) if told.exists() else {}
+    missing = HOME / "missing.json"
+    why = json.loads(missing.read_text()) if missing.exists() else {}
     for name in names:
         if name not in found:
             print(f"{name} is not there: {why.get(name, '`make peers` brings it')}", flush=True)

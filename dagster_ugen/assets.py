@@ -1,173 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The multi-asset over one job: `build_ugen_assets`, `@ugen_assets`, and `UGenVideos` behind both."""
+"""The multi-asset over one job: `build_ugen_assets`, `@ugen_assets`, and `UGenVideoAssets` behind both."""
 
-import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_ugen._compat import ALREADY_LOGGED
-from dagster_ugen.failing import failure_of
-from dagster_ugen.gate import UGenApprovalConfig, UGenGate
-from dagster_ugen.options import UGenOptions
-from dagster_ugen.outputs import MADE_TOGETHER, Output
-from dagster_ugen.requests import FeedRequests, Requests, as_requests
+from dagster_ugen._compat import ALREADY_LOGGED, loaded_by, run_of, with_resource
+from dagster_ugen.approval import UGenApprovalConfig, run_approval
+from dagster_ugen.definition import (
+    JOB_OUTPUTS,
+    DagsterUGenTranslator,
+    Output,
+    Phase,
+    UGenAssetProps,
+    UGenGate,
+    UGenOptions,
+    UGenRunConfig,
+    VideoDefinition,
+    no_beta_warnings,
+)
+from dagster_ugen.requests import AssetRequests, FeedRequests, Requests, as_requests
 from dagster_ugen.resource import UGenResource, bound
-from dagster_ugen.translator import DagsterUGenTranslator, UGenAssetProps
+from dagster_ugen.results import (
+    VIDEO_IO_MANAGER,
+    FailedPartition,
+    InProgress,
+    Result,
+    Succeeded,
+    failure_of,
+    is_retryable,
+    video_io_manager,
+)
+
+if TYPE_CHECKING:
+    from dagster_ugen.account import Account
 
 Execute = Callable[..., Iterator[Any]]
-"""A body of your own: takes the context, the resource and `regenerate=`, and gives what Dagster takes of an asset."""
+"""A body of the user's own: it takes the context, the resource and `regenerate=`, and yields asset results."""
 
-REGENERATE_TAG = "ugen/regenerate"
 PARTITIONS_PER_RUN = 25
 
 
-class UGenRunConfig(dg.Config):
-    """What may be said for one run, in the launchpad or in run config."""
-
-    regenerate: str | None = None
-    """Buy again although there is a job already: each new value buys once, the same value again buys nothing."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UGenVideos:
-    """One multi-asset over one job: its assets, what it orders, and what it does in a run.
+class UGenVideoAssets(VideoDefinition):
+    """One multi-asset over one job per partition: its assets, what it orders, and what a run does.
 
-    `build_ugen_assets` makes it for you; build it yourself to write the asset's body on your own.
-
-    Args:
-        requests: What is ordered for each partition.
-        destination: Where results are stored: a folder or any fsspec URL. None leaves them with the service.
-        options: The choices that the money protocol leaves to you.
-        gate: Whether, and how, a look is approved before the rest is made; None makes everything at once.
-        props: What all its specs are made from; `output` is set for each.
-        translator: Makes the specs.
+    `build_ugen_assets` makes it for you; build it yourself to write the asset's body on your own. The arguments are
+    those of `VideoDefinition`.
 
     Examples:
         ```python
-        videos = UGenVideos(requests=as_requests(my_request), destination="s3://videos/")
+        videos = UGenVideoAssets(requests=as_requests(my_request), destination="s3://videos/")
 
         @dg.multi_asset(specs=videos.specs(), can_subset=True)
         def my_videos(context: dg.AssetExecutionContext, ugen: UGenResource):
-            context.log.info("here we go")
+            context.log.info("starting")
             yield from videos.materialize(context, ugen)
         ```
     """
 
-    requests: Requests
-    destination: str | None = None
-    options: UGenOptions = field(default_factory=UGenOptions)
-    gate: UGenGate | None = None
-    props: UGenAssetProps = field(default_factory=lambda: UGenAssetProps(output=Output.FINAL_VIDEO))
-    translator: DagsterUGenTranslator = field(default_factory=DagsterUGenTranslator)
-
-    def key_of(self, output: Output) -> dg.AssetKey:
-        """The asset key of an output."""
-        return self.translator.get_asset_spec(replace(self.props, output=output)).key
-
-    @property
-    def order_key(self) -> dg.AssetKey:
-        """The asset whose partitions are the orders, and whose observations hold what was bought: the final video."""
-        return self.key_of(Output.FINAL_VIDEO)
-
-    def specs(self) -> list[dg.AssetSpec]:
-        """The specs of everything that is made together, each standing on the one before."""
-        return [self._spec(output) for output in MADE_TOGETHER]
-
-    def gate_specs(self) -> tuple[dg.AssetSpec, dg.AssetSpec]:
-        """The specs of the anchor keyframe and of its approval."""
-        return self._spec(Output.ANCHOR_KEYFRAME), self._spec(Output.APPROVAL)
-
-    def _spec(self, output: Output) -> dg.AssetSpec:
-        gated = self.gate is not None and output in MADE_TOGETHER
-        automatic = self.props.automation_condition if self.gate is None or gated else None
-        props = replace(self.props, output=output, automation_condition=automatic)
-        if self.gate is not None and output is not Output.ANCHOR_KEYFRAME:
-            props = replace(props, deps=())  # what the user's deps are for happens before the gate
-        spec = self.translator.get_asset_spec(props)
-        before = [output.stands_on, Output.APPROVAL if gated else None]
-        deps = [dg.AssetDep(self.key_of(each)) for each in before if each is not None]
-        return spec.replace_attributes(deps=[*spec.deps, *deps], skippable=True)
-
-    def deps_of(self, output: Output) -> list[dg.AssetKey]:
-        """The keys of what an output stands on."""
-        return [dep.asset_key for dep in self._spec(output).deps]
-
     def materialize(
         self, context: dg.AssetExecutionContext, ugen: UGenResource, *, regenerate: str | None = None
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """The asset's body: make each partition's job ours, wait, store, and record what was selected.
+        """Run the assets' body: purchase each partition's job or find it, wait, store, and record what is selected.
 
-        Each partition is recorded when it is done, and kept whatever becomes of the others. Costs the credits of one
-        job for each partition that was never bought, and none for the others.
+        Each partition is recorded when it is complete, and kept if others fail. Costs the credits of one job for each
+        partition that was never bought, and none for the others.
 
         Args:
             context: The asset's context.
             ugen: The account.
-            regenerate: Buy again although there is a job; each new value buys once. The run's tag `ugen/regenerate`
-                says the same.
+            regenerate: Buy another video; each new value buys once. The run's tag `ugen/regenerate` does the same.
 
         Raises:
-            Failure: Partitions failed; it names them with their reasons, and the others are recorded.
+            Failure: Partitions failed; it names them with the reasons, and the others are recorded.
         """
-        phase: Literal["whole", "rest"] = "whole" if self.gate is None else "rest"
-        yield from self._work(context, ugen, phase=phase, outputs=MADE_TOGETHER, regenerate=regenerate)
+        phase: Phase = "whole" if self.gate is None else "rest"
+        yield from self._run(context, ugen, phase=phase, outputs=JOB_OUTPUTS, regenerate=regenerate)
 
     def materialize_anchor(
         self, context: dg.AssetExecutionContext, ugen: UGenResource, *, regenerate: str | None = None
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """The anchor keyframe's body: buy each partition's job, stop it at the gate, and record its look.
+        """Run the anchor keyframe's body: purchase each partition's job, stop it at the gate, record its keyframe.
 
-        A job holds the credits of the whole video while it waits at the gate.
+        A job holds the credits of the whole video while it awaits approval.
 
         Args:
             context: The asset's context.
             ugen: The account.
-            regenerate: Buy another look; each new value buys once.
+            regenerate: Buy another keyframe; each new value buys once.
 
         Raises:
             Failure: Partitions failed, or `max_open_gates` is reached.
         """
-        yield from self._work(context, ugen, phase="anchor", outputs=(Output.ANCHOR_KEYFRAME,), regenerate=regenerate)
+        yield from self._run(context, ugen, phase="anchor", outputs=(Output.ANCHOR_KEYFRAME,), regenerate=regenerate)
 
     def decide(
         self, context: dg.AssetExecutionContext, ugen: UGenResource, config: UGenApprovalConfig
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """The approval's body: record a yes, or cancel the job. Costs nothing; what hangs on it may go on then.
+        """Run the approval's body: record an approval, or cancel the job. Free.
 
         Args:
             context: The asset's context.
             ugen: The account.
-            config: What was decided.
+            config: The decision.
 
         Raises:
-            Failure: There is no look to decide on.
+            Failure: There is no keyframe to decide on.
         """
-        from dagster_ugen.deciding import decide
+        with _account_of_run(ugen, context) as account:
+            yield from run_approval(self, context, account, config)
 
-        yield from decide(self, context, ugen, config)
-
-    def _work(
+    def _run(
         self,
         context: dg.AssetExecutionContext,
         ugen: UGenResource,
         *,
-        phase: Literal["whole", "anchor", "rest"],
+        phase: Phase,
         outputs: Sequence[Output],
         regenerate: str | None,
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        from dagster_ugen.running import run_partitions
+        from dagster_ugen.execution import run_partitions
+        from dagster_ugen.results import describe, version_of
 
-        failed = run_partitions(self, context, ugen, phase=phase, outputs=outputs, regenerate=regenerate)
+        with _account_of_run(ugen, context) as account:
+            results = run_partitions(self, context, account, phase=phase, outputs=outputs, regenerate=regenerate)
+        failed = [result for result in results if isinstance(result, FailedPartition)]
+        recorded = sum(isinstance(result, Succeeded) for result in results)
+        _log_in_progress(context, results)
         if failed:
-            raise failure_of(failed, of=len(partitions_of(context)))
+            raise failure_of(failed, of=len(results))
+        if not recorded:
+            return  # a run that only submitted: without an output, Dagster skips the checks and what hangs on it
         for output in outputs:
             key = self.key_of(output)
-            if key in context.selected_asset_keys:
+            if key not in context.selected_asset_keys:
+                continue
+            if len(results) > 1:  # each partition was recorded when it was complete
                 yield dg.MaterializeResult(asset_key=key, metadata=ALREADY_LOGGED)
+                continue
+            for result in results:
+                if isinstance(result, Succeeded):
+                    version = dg.DataVersion(version_of(output, result))
+                    yield dg.MaterializeResult(asset_key=key, metadata=describe(output, result), data_version=version)
+
+
+def _log_in_progress(context: dg.AssetExecutionContext, results: "Sequence[Result]") -> None:
+    """Log what a run leaves to a later one, in one line: each line is a row of the event log."""
+    left = [result for result in results if isinstance(result, InProgress)]
+    if left:
+        reasons = Counter(each.why.partition(" (")[0] for each in left)
+        listed = ", ".join(f"{count} {why}" for why, count in reasons.most_common())
+        context.log.info("%d of %d jobs are left to a collect run: %s", len(left), len(results), listed)
+
+
+@contextmanager
+def _account_of_run(ugen: UGenResource, context: dg.AssetExecutionContext) -> "Iterator[Account]":
+    """Open the account of a run.
+
+    Raises:
+        Failure: A setting is wrong, or the ledger cannot be opened.
+    """
+    from ugen_provider.core.api.errors import UGenError
+
+    try:
+        with ugen.open_account(context.instance, run=run_of(context)) as account:
+            yield account
+    except UGenError as error:
+        raise dg.Failure(str(error), allow_retries=is_retryable(error)) from error
 
 
 def build_ugen_assets(
@@ -178,6 +182,7 @@ def build_ugen_assets(
     resource: UGenResource | None = None,
     options: UGenOptions | None = None,
     gate: UGenGate | None = None,
+    order_name: str | None = None,
     name: str | None = None,
     key_prefix: Sequence[str] | str = (),
     group_name: str | None = None,
@@ -191,28 +196,30 @@ def build_ugen_assets(
     pool: str | None = None,
     translator: DagsterUGenTranslator | None = None,
 ) -> list[dg.AssetsDefinition]:
-    """The assets `keyframes`, `videos` and `final_video` over one U-Gen job per partition.
+    """Build the assets `keyframes`, `videos` and `final_video` over one U-Gen job per partition.
 
-    Materializing a partition for the first time costs the credits of one job; again, or in part, it costs nothing.
+    To materialize a partition for the first time costs the credits of one job; again, or in part, it costs nothing.
 
     Args:
-        requests: What is ordered: `FeedRequests`, a function that takes the partition key and gives the create-job
-            fields, or one mapping for an asset without partitions.
+        requests: What is ordered: `FeedRequests`, `AssetRequests` for the rows of an upstream asset, a function that
+            takes the partition key and returns the create-job fields, or one mapping for an asset without partitions.
         destination: Where results are stored: a folder or any fsspec URL. None leaves them with the service.
         partitions_def: One partition per product, such as `dg.DynamicPartitionsDefinition(name="ugen_products")`.
-        resource: The account; else the resource `ugen` of the definitions.
-        options: The choices that the money protocol leaves to you.
-        gate: With one, `anchor_keyframe` and `keyframe_approval` come first, and the rest goes on only with a yes.
-        name: Name of the op; made from the key prefix where not given.
+        resource: The account; default the resource `ugen` of the definitions.
+        options: The choices that the purchase protocol leaves to you.
+        gate: With one, `anchor_keyframe` and `keyframe_approval` come first, and the rest runs only once approved.
+        order_name: Name under which purchases are recorded; default the key of `final_video`. Set it to the old key
+            when you rename the assets or change their prefix, so that their videos are kept.
+        name: Name of the op; default made from the key prefix.
         key_prefix: Prefix of the asset keys.
         group_name: Their group.
         owners: Their owners.
         tags: Their tags.
-        deps: What they stand on.
+        deps: The assets that they depend on.
         code_version: Their code version.
-        automation_condition: None, the default, spends nothing by itself.
-        backfill_policy: How a backfill is cut into runs; 25 partitions a run where not given.
-        retry_policy: Dagster's own retries; they cost nothing, and never come for what a retry cannot mend.
+        automation_condition: None, the default, spends nothing automatically.
+        backfill_policy: How a backfill is cut into runs; default 25 partitions a run.
+        retry_policy: Dagster's own retries. They cost nothing, and are not used for errors that a retry cannot help.
         pool: A concurrency pool.
         translator: Names and describes the assets your way.
 
@@ -237,16 +244,17 @@ def build_ugen_assets(
         partitions_def=partitions_def,
         automation_condition=automation_condition,
     )
-    videos = UGenVideos(
+    videos = UGenVideoAssets(
         requests=as_requests(requests),
         destination=destination,
         options=options or UGenOptions(),
         gate=gate,
         props=props,
         translator=translator or DagsterUGenTranslator(),
+        order_name=order_name,
     )
 
-    return assets_of(
+    return build_assets_from_definition(
         videos,
         name=name or "_".join([*prefix, "ugen_videos"]),
         resource=resource,
@@ -256,8 +264,8 @@ def build_ugen_assets(
     )
 
 
-def assets_of(
-    videos: UGenVideos,
+def build_assets_from_definition(
+    videos: UGenVideoAssets,
     *,
     name: str = "ugen_videos",
     resource: UGenResource | None = None,
@@ -266,24 +274,24 @@ def assets_of(
     pool: str | None = None,
     execute: Execute | None = None,
 ) -> list[dg.AssetsDefinition]:
-    """The assets of a `UGenVideos` that you keep at hand, for instance to approve looks from code.
+    """Build the assets of a `UGenVideoAssets` that you keep, for instance to approve keyframes from code.
 
     Args:
-        videos: What they are.
+        videos: The definition.
         name: Name of the op.
-        resource: The account; else the resource `ugen` of the definitions.
-        backfill_policy: How a backfill is cut into runs; 25 partitions a run where not given.
+        resource: The account; default the resource `ugen` of the definitions.
+        backfill_policy: How a backfill is cut into runs; default 25 partitions a run.
         retry_policy: Dagster's own retries.
         pool: A concurrency pool.
         execute: The body instead of `videos.materialize`.
 
     Raises:
-        DagsterInvalidDefinitionError: A feed is to be ordered from, and there are no partitions.
+        DagsterInvalidDefinitionError: Requests come from a feed, and there are no partitions.
     """
     partitions_def = videos.props.partitions_def
-    if partitions_def is None and isinstance(videos.requests, FeedRequests):
+    if partitions_def is None and isinstance(videos.requests, FeedRequests | AssetRequests):
         raise dg.DagsterInvalidDefinitionError(
-            f"{name}: each product of a feed is a partition; say "
+            f"{name}: each product of a feed is a partition; pass "
             'partitions_def=dg.DynamicPartitionsDefinition(name="ugen_products")'
         )
     if backfill_policy is None and partitions_def is not None:
@@ -317,7 +325,8 @@ def assets_of(
                 pool=pool,
             )(bound(function, resource))
 
-    whole = made(videos.specs(), name, body)
+    specs = [loaded_by(spec, VIDEO_IO_MANAGER) for spec in videos.specs()]
+    whole = with_resource(made(specs, name, body), VIDEO_IO_MANAGER, video_io_manager)
     if videos.gate is None:
         return [whole]
     anchor_spec, approval_spec = videos.gate_specs()
@@ -330,6 +339,7 @@ def ugen_assets(
     partitions_def: dg.PartitionsDefinition | None = None,
     resource: UGenResource | None = None,
     options: UGenOptions | None = None,
+    order_name: str | None = None,
     key_prefix: Sequence[str] | str = (),
     group_name: str | None = None,
     owners: Sequence[str] = (),
@@ -342,10 +352,10 @@ def ugen_assets(
     pool: str | None = None,
     translator: DagsterUGenTranslator | None = None,
 ) -> Callable[[Callable[[str], Any]], dg.AssetsDefinition]:
-    """Make a function that says what to order into the assets `keyframes`, `videos` and `final_video`.
+    """Turn a function that returns the request into the assets `keyframes`, `videos` and `final_video`.
 
-    The function takes the partition key ('' without partitions) and gives the create-job fields; its name becomes the
-    op's. All arguments are those of `build_ugen_assets`.
+    The function takes the partition key ('' without partitions) and returns the create-job fields; its name becomes
+    the op's. All arguments are those of `build_ugen_assets`.
 
     Examples:
         ```python
@@ -363,6 +373,7 @@ def ugen_assets(
             partitions_def=partitions_def,
             resource=resource,
             options=options,
+            order_name=order_name,
             name=function.__name__,
             key_prefix=key_prefix,
             group_name=group_name,
@@ -378,19 +389,3 @@ def ugen_assets(
         )[0]
 
     return decorate
-
-
-def partitions_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Sequence[str]:
-    """The partitions of a run; [''] for assets without any."""
-    if not context.has_partition_key and not context.has_partition_key_range:
-        return [""]
-    return list(context.partition_keys)
-
-
-@contextmanager
-def no_beta_warnings() -> Iterator[None]:
-    """Backfill policies are beta in Dagster; whoever uses this package did not choose them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        yield

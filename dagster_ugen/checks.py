@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asset checks over what was made: scores, counts, length and shape, credits, and whether links still answer.
+"""Asset checks over the outputs of jobs: scores, counts, length and shape, credits, and whether links still answer.
 
-What a check decides is a pure function of what is known of a partition; asking for it is in `checking`.
+Each check decides by a pure function over the facts about one partition.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_ugen import _compat
-from dagster_ugen.assets import UGenVideos, no_beta_warnings
-from dagster_ugen.outputs import Output
+from dagster_ugen.definition import Output, VideoDefinition, no_beta_warnings, partitions_of
+from dagster_ugen.event_log import RUN_KIND_TAG
 from dagster_ugen.resource import UGenResource, bound
 
 if TYPE_CHECKING:
-    from dagster_ugen.checking import Known
+    from dagster_ugen.account import Account
+    from ugen_provider.core.api.client import UGenClient
+    from ugen_provider.core.media.manifest import Manifest
 
 _SLACK_SECONDS = 1.0
 _SLACK_SHAPE = 0.02
@@ -46,10 +50,10 @@ class UGenChecks:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check found."""
+    """The verdict of a check."""
 
     passed: bool
-    told: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,12 @@ class Check:
     name: str
     output: Output
     description: str
-    judge: "Callable[[Known], Verdict]"
+    judge: "Callable[[PartitionFacts], Verdict]"
     blocking: bool = False
 
 
 def checks_of(asked: UGenChecks) -> list[Check]:
-    """The checks that are asked for.
+    """Return the checks that are asked for.
 
     Raises:
         ValueError: `blocking` names a check that is not among them.
@@ -129,15 +133,17 @@ def _chosen(asked: UGenChecks) -> list[Check]:
         )
     if asked.urls:
         found.append(
-            Check("urls_alive", Output.FINAL_VIDEO, "The links answer.", lambda known: judge_links(known.dead_links()))
+            Check(
+                "urls_alive", Output.FINAL_VIDEO, "The links answer.", lambda known: judge_links(known.broken_links())
+            )
         )
     return found
 
 
 def build_ugen_asset_checks(
-    videos: UGenVideos, *, checks: UGenChecks | None = None, resource: UGenResource | None = None
+    videos: VideoDefinition, *, checks: UGenChecks | None = None, resource: UGenResource | None = None
 ) -> list[dg.AssetChecksDefinition]:
-    """Checks over what was made, one result for each partition. Free.
+    """Build checks over the stored results, one result for each partition. Free.
 
     Args:
         videos: The assets.
@@ -159,12 +165,11 @@ def build_ugen_asset_checks(
     partitions_def = videos.props.partitions_def
 
     def body(context: dg.AssetCheckExecutionContext, ugen: UGenResource) -> Iterator[dg.AssetCheckResult]:
-        from dagster_ugen.checking import evaluate
-
         selected = {
             (key.asset_key, key.name): made[key.asset_key, key.name] for key in context.selected_asset_check_keys
         }
-        yield from evaluate(context, videos, ugen, selected)
+        with ugen.open_account(context.instance) as account:
+            yield from evaluate(context, videos, account, selected)
 
     with no_beta_warnings():
         specs = [
@@ -187,7 +192,7 @@ def build_ugen_asset_checks(
 
 
 def judge_scores(scores: Sequence[float | None], *, least: float) -> Verdict:
-    """Whether every score is high enough. A completed job does not prove that its own checks passed."""
+    """Return whether every score is high enough. A completed job does not prove that its own checks passed."""
     if not scores or any(score is None for score in scores):
         missing = sum(score is None for score in scores)
         return Verdict(False, f"{missing or 'all'} of the scores are not known, so nothing says that they are good")
@@ -198,12 +203,12 @@ def judge_scores(scores: Sequence[float | None], *, least: float) -> Verdict:
 
 
 def judge_count(found: int, wanted: int, what: str) -> Verdict:
-    """Whether as many are there as there should be."""
+    """Return whether as many are there as there should be."""
     return Verdict(found == wanted, f"{found} {what}, {wanted} were to be made")
 
 
 def judge_file(file: Mapping[str, Any] | None, *, seconds: float, shape: float | None) -> Verdict:
-    """Whether the stored video is as long, and as wide to its height, as was ordered.
+    """Return whether the stored video is as long, and as wide to its height, as was ordered.
 
     Args:
         file: Its `duration`, `width` and `height`; None where nothing is stored.
@@ -224,12 +229,220 @@ def judge_file(file: Mapping[str, Any] | None, *, seconds: float, shape: float |
 
 
 def judge_credits(consumed: int | None, estimated: int | None) -> Verdict:
-    """Whether it cost no more than was estimated."""
+    """Return whether it cost no more than was estimated."""
     if consumed is None or estimated is None:
         return Verdict(False, "what it cost, or was estimated to cost, is not known")
     return Verdict(consumed <= estimated, f"{consumed} credits, {estimated} were estimated")
 
 
-def judge_links(dead: Sequence[str]) -> Verdict:
-    """Whether all links answer."""
-    return Verdict(not dead, f"no answer from {', '.join(dead)}" if dead else "all links answer")
+def judge_links(broken: Sequence[str]) -> Verdict:
+    """Return whether all links answer."""
+    return Verdict(not broken, f"no answer from {', '.join(broken)}" if broken else "all links answer")
+
+
+@dataclass
+class PartitionFacts:
+    """The facts about one partition that checks read.
+
+    Args:
+        records: The newest materialization of each output, where there is one.
+        body: The request as it was sent.
+        client: Calls the service.
+        destination: Where outputs are stored. Other users can write events, so no other file is read.
+    """
+
+    records: Mapping[Output, dg.EventLogRecord]
+    body: Mapping[str, Any]
+    client: "UGenClient"
+    destination: str | None = None
+
+    def value(self, output: Output, name: str) -> Any:
+        """Return an entry of an output's metadata."""
+        record = self.records.get(output)
+        made = record.asset_materialization if record is not None else None
+        value = made.metadata.get(f"ugen/{name}") if made is not None else None
+        return getattr(value, "value", None)
+
+    def scores(self, output: Output) -> list[float | None]:
+        """Return the quality scores of an output's items."""
+        return list(self.value(output, "scores") or ())
+
+    def count(self, output: Output) -> int:
+        """Return the number of an output's items."""
+        return len(self.value(output, "urls") or ([self.value(output, "url")] if self.value(output, "url") else []))
+
+    @property
+    def segments(self) -> int:
+        """Number of segments that were ordered."""
+        return int(self.body.get("segment_count", 0))
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds that was ordered."""
+        from ugen_provider.core.api.rules import DEFAULTS
+
+        return float(self.segments * self.body.get("segment_duration", DEFAULTS["segment_duration"]))
+
+    @property
+    def shape(self) -> float | None:
+        """Width by height that was ordered."""
+        from ugen_provider.core.api.rules import DEFAULTS
+
+        width, _, height = str(self.body.get("aspect_ratio", DEFAULTS["aspect_ratio"])).partition(":")
+        return int(width) / int(height) if width.isdigit() and height.isdigit() and int(height) else None
+
+    @property
+    def consumed(self) -> int | None:
+        """Credits that the job has cost, from its event; for a job recorded earlier, from the service."""
+        if consumed := self.value(Output.FINAL_VIDEO, "credits"):
+            return int(consumed)
+        from ugen_provider.core.api.errors import UGenError
+
+        job_id = self.value(Output.FINAL_VIDEO, "job_id")
+        if job_id is not None:
+            with suppress(UGenError):
+                return self.client.jobs.get(str(job_id)).credits_consumed
+        return None
+
+    def estimated(self) -> int | None:
+        """Return the credits that it is estimated to cost."""
+        estimated = self.value(Output.FINAL_VIDEO, "credits_estimated")
+        if isinstance(estimated, int):
+            return estimated
+        from ugen_provider.core.api import endpoints
+        from ugen_provider.core.api.client import call_endpoint
+        from ugen_provider.core.api.errors import UGenError
+
+        with suppress(UGenError):
+            return call_endpoint(self.client, endpoints.estimate(self.body)).total_credits
+        return None
+
+    @cached_property
+    def manifest(self) -> "Manifest | None":
+        """Manifest of the job's stored outputs."""
+        path = self.value(Output.FINAL_VIDEO, "manifest_uri")
+        if path is None:
+            return None
+        from ugen_provider.core.media.manifest import read_manifest
+
+        with suppress(OSError):
+            return read_manifest(stored_content(str(path), destination=self.destination), name=str(path))
+        return None
+
+    @property
+    def final_file(self) -> Mapping[str, Any] | None:
+        """Path or URL of the stored video."""
+        file = self.manifest.file("final") if self.manifest is not None else None
+        return file.model_dump() if file is not None else None
+
+    def broken_links(self) -> list[str]:
+        """Return the links of the newest results that no longer answer, without their queries."""
+        links = [str(url) for output in self.records for url in self.value(output, "urls") or ()]
+        links += [str(url) for output in self.records if (url := self.value(output, "url"))]
+        local = self.client.config.base_url.startswith("http://")
+        return [link.partition("?")[0] for link in dict.fromkeys(links) if not _answers(link, local=local)]
+
+
+def stored_content(path: str, *, destination: str | None) -> bytes | None:
+    """Read a stored file that an event names; None where it is not below the destination.
+
+    Any user who may write events may name a file, so no other one is opened.
+
+    Args:
+        path: Of the file, as the event names it.
+        destination: As the definition names it; None where nothing is stored.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    from ugen_provider.core.media.stores import Store
+
+    if destination is None:
+        return None
+    store = Store(destination)
+    prefix = store.location("")
+    if not path.startswith(prefix) or ".." in path.replace("\\", "/").split("/"):
+        return None
+    return store.read(path.removeprefix(prefix))
+
+
+def evaluate(
+    context: dg.AssetCheckExecutionContext,
+    videos: VideoDefinition,
+    account: "Account",
+    checks: Mapping[tuple[dg.AssetKey, str], Check],
+) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate checks for the partitions of a run. Free.
+
+    A run of one partition yields its results, as Dagster's own checks do; one of many records each partition's. A run
+    that collects checks what it recorded.
+
+    Raises:
+        Failure: Blocking checks failed in a run of many partitions; it names them. Of one, Dagster itself says so.
+    """
+    op_context = context.op_execution_context
+    partitions = partitions_of(op_context)
+    run = context.run
+    only_run = run.run_id if RUN_KIND_TAG in run.tags else None
+    keys = {partition: account.record_key(videos, partition) for partition in partitions}
+    orders = account.store().read_many(list(keys.values()))
+    stopped: list[str] = []
+    with account.client() as client:
+        for partition in partitions:
+            order = orders.get(keys[partition])
+            records = {
+                output: record for output in Output if (record := _newest(context, videos.key_of(output), partition))
+            }
+            known = PartitionFacts(records, order.body if order is not None else {}, client, videos.destination)
+            for (key, name), check in checks.items():
+                found = records.get(check.output)
+                if only_run is not None and (found is None or found.run_id != only_run):
+                    continue  # in progress: the run that collects it checks it
+                verdict = _judge(check, known)
+                if len(partitions) == 1:
+                    yield dg.AssetCheckResult(
+                        asset_key=key, check_name=name, passed=verdict.passed, description=verdict.message
+                    )
+                    continue
+                op_context.log_event(
+                    _compat.check_evaluation(
+                        asset_key=key,
+                        check_name=name,
+                        passed=verdict.passed,
+                        description=verdict.message,
+                        blocking=check.blocking,
+                        partition=partition,
+                        target=records.get(check.output),
+                    )
+                )
+                if check.blocking and not verdict.passed:
+                    stopped.append(f"{partition}: {name} ({verdict.message})")
+    if stopped:
+        raise dg.Failure(_stopped(stopped), allow_retries=False)
+
+
+def _stopped(names: Sequence[str]) -> str:
+    more = f"; and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{len(names)} blocking checks failed: {'; '.join(names[:20])}{more}"
+
+
+def _judge(check: Check, known: PartitionFacts) -> Verdict:
+    if check.output not in known.records:
+        return Verdict(False, "there is nothing to check yet; materialize the partition first")
+    return check.judge(known)
+
+
+def _newest(context: dg.AssetCheckExecutionContext, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
+    return next(iter(context.instance.fetch_materializations(wanted, limit=1).records), None)
+
+
+def _answers(url: str, *, local: bool) -> bool:
+    from ugen_provider.core.api.errors import UGenError
+    from ugen_provider.core.media.http import open_url
+
+    try:
+        with open_url(url, timeout=10.0, allow_private=local) as stream:
+            return stream.status < 400
+    except UGenError:
+        return False

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole feed in one task: planned once, bought in waves within a budget, waited for in the triggerer. The next night
-buys only what is new or changed. The ledger is the connection `ugen_ledger`."""
+buys only what is new or changed. The ledger is the connection `ugen_ledger`; `ugen ledger init` creates it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Money goes only into looks that somebody wanted: the job stops after its first keyframe, a person approves that
-picture in Airflow's pages, and the same job goes on. A no, or a day without an answer, cancels it."""
+"""Money goes only into approved keyframes: the job stops after its first keyframe, a person approves that
+picture in Airflow's pages, and the same job continues. A rejection, or a day without an answer, cancels it."""
 
 from __future__ import annotations
 

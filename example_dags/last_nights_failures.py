@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -21,14 +22,14 @@ from ugen_provider.operators.jobs import UGenRetryJobOperator
 def last_nights_failures():
     @task
     def find_failures(hours: float = 24.0) -> list[str]:
-        from ugen_provider.core.jobs.buying import failure_kind
+        from ugen_provider.core.jobs.policy import failure_kind
         from ugen_provider.hooks.ugen import UGenHook
 
         def is_recent(job: Any, now: float) -> bool:
             return job.updated_at is None or now - job.updated_at.timestamp() < hours * 3600
 
         with UGenHook().get_conn() as client:
-            now = client.clock.now()
+            now = time.time()
             failed = client.jobs.list(status="failed")
             return [job.job_id for job in failed if is_recent(job, now) and failure_kind(job) == "passing"]
 

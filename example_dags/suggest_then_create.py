@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service looks at the picture and proposes the script; the job is made from it. The proposal is free."""
+"""The service reads the picture and proposes the script; the job is made from it. The proposal is free."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ defs = dg.Definitions(
         "ugen": UGenResource(
             api_key=dg.EnvVar("UGEN_API_KEY"),
             base_url=os.environ.get("UGEN_BASE_URL"),
+            ledger=os.environ.get("UGEN_LEDGER"),
             poll_interval=5.0,
         )
     },

@@ -4,7 +4,7 @@
 #
 #   UGEN_BASE_URL=http://127.0.0.1:8787 UGEN_API_KEY=ugen_sk_local sh examples/curl.sh
 #
-# Against the service this buys a video. UGEN_POLL_SECONDS says how often a job is looked at (default 10).
+# Against the service this buys a video. UGEN_POLL_SECONDS is the time between two polls (default 10).
 set -eu
 
 HOST=${UGEN_BASE_URL:-https://api.u-gen.ai}

@@ -5,7 +5,7 @@
     …
     <!-- end -->
 
-`python scripts/docs_tables.py` writes them; `--check` only tells whether they are what the code says.
+`python scripts/docs_tables.py` writes them; `--check` only compares them with the code.
 """
 
 from __future__ import annotations
@@ -16,23 +16,30 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import click
 from pydantic import BaseModel
 
+from ugen_provider.cli import main as ugen
+from ugen_provider.cli.frame import record_help
 from ugen_provider.core.api import models, rules
 from ugen_provider.core.api.models import Job
-from ugen_provider.core.jobs.buying import BuyingPolicy, Move, decide
-from ugen_provider.core.jobs.intent import OurAction
+from ugen_provider.core.api.profile import rows as profile_rows
+from ugen_provider.core.jobs.policy import Decision, NextAction, PurchasePolicy, decide
+from ugen_provider.core.ledger.record import Action, ActionState
 from ugen_provider.core.media import manifest
 from ugen_provider.emulator.world import readings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     "docs/explain/assumptions.md",
+    "docs/explain/index.md",
     "docs/explain/never-pay-twice.md",
+    "docs/reference/cli.md",
     "docs/reference/client.md",
     "docs/reference/dagster.md",
     "docs/reference/emulator.md",
@@ -45,6 +52,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def profile() -> str:
+    """Every row of the service profile: the assumption, its default, and what the client does otherwise."""
+    proofs = {"free": "`ugen doctor`, free", "purchase": "only by a purchase", "never": "never"}
+    cells = []
+    for row in profile_rows():
+        default = row.default
+        if isinstance(default, list):
+            shown = ", ".join(f"`{value}`" for value in default)
+        else:
+            shown = f"`{json.dumps(default)}`"
+        cells.append((f"`{row.name}`", row.about, shown, row.evidence, proofs[row.proof], row.otherwise))
+    return table(("row", "assumption", "default", "evidence", "checked by", "otherwise"), cells)
 
 
 def switches() -> str:
@@ -80,56 +101,70 @@ def _shown(value: object) -> str:
 
 
 WORDS = {
-    Move.ATTACH: "wait for it",
-    Move.TAKE: "take it",
-    Move.GATE: "as the gate says",
-    Move.RESUME: "resume it",
-    Move.CANCEL_AGAIN: "cancel it again, then as for its end",
-    Move.RETRY_STAGE: "run it again from the stage that failed",
-    Move.NEXT_GENERATION: "buy another one",
-    Move.FAIL: "fail, and say what to do",
+    NextAction.REATTACH: "reattach: wait for it",
+    NextAction.REUSE: "reuse it; nothing is bought",
+    NextAction.AWAIT_APPROVAL: "wait for approval",
+    NextAction.RESUME: "resume it",
+    NextAction.CANCEL_AGAIN: "cancel it again, then as for its end",
+    NextAction.WITHDRAW_CANCEL: "withdraw the cancel and reattach",
+    NextAction.RETRY_STAGE: "retry it from the failed stage",
+    NextAction.NEXT_PURCHASE: "make the next purchase",
+    NextAction.FAIL: "fail, and say what to do",
+    NextAction.STOP: "stop; never buy",
 }
+
+_NEXT_PURCHASE = ("kill", "run_end", "terminate", "timeout")
+_FAIL = ("rejected", "expired", "over_max_credits", "operator", "cli")
+
+
+def _action(kind: str, reason: str, *, token: int = 1, state: ActionState = "confirmed") -> Action:
+    return Action("o", 0, "j", kind, reason, token, 0.0, state=state)  # type: ignore[arg-type]
 
 
 def buying() -> str:
-    """What is done with an earlier job of the same order, as `decide` says it."""
-    by_us = [
-        (f"cancelled by us: {reason.replace('_', ' ')}", _job("cancelled"), OurAction("cancel", reason, 0.0, True), {})
-        for reason in ("kill", "timeout", "rejected", "expired", "over_max_credits", "operator", "cli")
-    ]
-    cases = [
-        ("under way, or in a status that nobody documented", _job("processing"), None, {}),
-        ("under way, our cancel not confirmed", _job("processing"), OurAction("cancel", "kill", 0.0), {}),
-        ("paused by us on an interrupt", _job("paused"), OurAction("pause", "interrupt", 0.0, True), {}),
-        ("paused by somebody else", _job("paused"), None, {}),
-        ("… with `on_paused=fail`", _job("paused"), None, {"on_paused": "fail"}),
+    """The next action for an earlier job of the same order, from `decide`."""
+    active, paused, failed, cancelled = map(_job, ("processing", "paused", "failed", "cancelled"))
+    kill = partial(_action, "cancel", "kill")
+    cases: list[tuple[str, Job, Action | None, dict[str, Any]]] = [
+        ("active, or unknown status", active, None, {}),
+        ("active, our cancel was sent and is not confirmed", active, kill(state="sent"), {}),
+        ("active, our cancel was never sent", active, kill(state="recorded"), {}),
+        ("paused by us at a gate", paused, _action("pause", "gate"), {}),
+        ("paused by us on interrupt", paused, _action("pause", "interrupt"), {}),
+        ("paused by another user", paused, None, {}),
+        ("… with `on_paused=fail`", paused, None, {"on_paused": "fail"}),
         ("completed", _job("completed"), None, {}),
-        ("failed, for a reason that a repeat can mend", _job("failed"), None, {}),
-        ("… with `on_earlier_failure=resubmit`", _job("failed"), None, {"on_earlier_failure": "resubmit"}),
-        ("… with `on_earlier_failure=fail`", _job("failed"), None, {"on_earlier_failure": "fail"}),
-        ("… and `max_stage_retries` used up", _job("failed"), None, {"max_stage_retries": 0}),
+        ("failed, a repeat can help", failed, None, {}),
+        ("… with `on_earlier_failure=resubmit`", failed, None, {"on_earlier_failure": "resubmit"}),
+        ("… with `on_earlier_failure=fail`", failed, None, {"on_earlier_failure": "fail"}),
+        ("… and `max_stage_retries` are used up", failed, None, {"max_stage_retries": 0}),
         ("failed: moderation", _job("failed", error_message="content moderation"), None, {}),
         ("failed: validation", _job("failed", error_message="invalid image"), None, {}),
-        *by_us,
-        ("cancelled by somebody else", _job("cancelled"), None, {}),
-        ("unknown to the service (404)", None, None, {}),
+        *(
+            (f"cancelled by us: {_words(reason)}, of an earlier attempt", cancelled, _action("cancel", reason), {})
+            for reason in _NEXT_PURCHASE
+        ),
+        ("cancelled by us: kill, of this or a later attempt", cancelled, kill(token=2), {}),
+        *((f"cancelled by us: {_words(reason)}", cancelled, _action("cancel", reason), {}) for reason in _FAIL),
+        ("cancelled by another user", cancelled, None, {}),
     ]
     rows = []
     for said, job, action, policy in cases:
-        moves = []
+        cells = []
         for changed in (False, True):
-            decision = decide(
-                job,
-                body={},
-                action=action,
-                changed=changed,
-                stage_retries=0,
-                policy=replace(BuyingPolicy(), **policy),
-            )
-            warned = ", and warn" if changed and decision.move in {Move.ATTACH, Move.TAKE} and decision.note else ""
-            moves.append(WORDS[decision.move] + warned)
-        rows.append((said, *moves))
+            given = replace(PurchasePolicy(), **policy)
+            cells.append(_cell(decide(job, body={}, token=2, policy=given, action=action, changed=changed), changed))
+        rows.append((said, *cells))
     return table(("the job is", "the request is the same", "the request has changed"), rows)
+
+
+def _cell(decision: Decision, changed: bool) -> str:
+    warns = changed and decision.message and decision.action in {NextAction.REATTACH, NextAction.REUSE}
+    return WORDS[decision.action] + (", with a warning" if warns else "")
+
+
+def _words(reason: str) -> str:
+    return reason.replace("_", " ")
 
 
 def _job(status: str, error_message: str | None = None) -> Job:
@@ -137,24 +172,24 @@ def _job(status: str, error_message: str | None = None) -> Job:
 
 
 def cancelling() -> str:
-    """Whether the job of a task instance is cancelled with it, as `may_cancel` says it."""
-    from ugen_provider.triggers.killing import Watch, may_cancel
+    """Return whether the job of a task instance is cancelled with it, as `should_cancel` says it."""
+    from ugen_provider.triggers.cancellation import should_cancel
 
-    mine = Watch("j", "ugen_default", scope="", attempt=1, cancel_on_kill=True)
+    mine, newer = "1", "2"
     cases = (
         ("a person marked it failed", "failed", False, mine, False),
         ("a person marked it successful", "success", False, mine, False),
         ("its run was deleted", None, True, None, False),
         ("its run timed out", "skipped", False, mine, False),
         ("it was cleared, and is queued again", "queued", False, None, False),
-        ("it was cleared, and the next attempt runs", "running", False, replace(mine, attempt=2), False),
+        ("it was cleared, and the next attempt runs", "running", False, newer, False),
         ("the worker, the pod or the triggerer was lost", "running", False, mine, False),
         ("the triggers were given to another triggerer", "deferred", False, mine, False),
         ("another mapped instance has the same `scope_key`", "failed", False, mine, True),
     )
     rows = []
-    for said, state, gone, watched, shared in cases:
-        may = may_cancel(state=state, gone=gone, watched=watched, attempt=1, shared=shared)
+    for said, state, gone, published, shared in cases:
+        may = should_cancel(state=state, gone=gone, published=published, attempt=mine, shared=shared)
         rows.append((said, f"`{state}`" if state else "(gone)", "cancelled" if may else "left"))
     return table(("what happened to the task instance", "its state", "the job is"), rows)
 
@@ -178,10 +213,10 @@ def _json(value: object) -> str:
 
 
 def answers() -> str:
-    """What is read of each answer."""
+    """Return what is read of each answer."""
     kinds = [kind for kind in vars(models).values() if isinstance(kind, type) and issubclass(kind, models.Answer)]
     rows = [
-        # What reads a moment of time is typed as Any at run time, so that pendulum is imported late.
+        # Parameters for a moment of time are typed as Any at run time, so that pendulum is imported late.
         (
             f"`{kind.__name__}`",
             f"`{name}`",
@@ -195,7 +230,13 @@ def answers() -> str:
 
 def manifests() -> str:
     """Every field of a manifest."""
-    kinds = (manifest.Manifest, manifest.ManifestFile, manifest.MissingFile, manifest.Credits, manifest.Scores)
+    kinds = (
+        manifest.Manifest,
+        manifest.ManifestFile,
+        manifest.MissingFile,
+        manifest.ManifestCredits,
+        manifest.ManifestScores,
+    )
     rows = [
         (f"`{kind.__name__}`", f"`{name}`", _holds(field.annotation), field.description or "")
         for kind in kinds
@@ -268,7 +309,81 @@ WORDS_OF: dict[Any, str] = {
 }
 
 
+def decisions() -> str:
+    """Every record of a decision, under its title."""
+    titles = {path.name: path.read_text("utf-8").partition("\n")[0] for path in (ROOT / "docs" / "adr").glob("*.md")}
+    return "\n".join(f"- [{title.removeprefix('# ')}](../adr/{name})" for name, title in sorted(titles.items()))
+
+
+SHARED_FIELDS = "ugen jobs create"
+"""The command whose section explains the fields of a video for all."""
+
+
+def commands() -> str:
+    """Every command with its arguments and options."""
+    return "\n\n".join(_command(path, command) for path, command in _commands("ugen", ugen))
+
+
+def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    if command.invoke_without_command:
+        yield path, command
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        if below is not None and not below.hidden:
+            yield from _commands(f"{path} {name}", below)
+
+
+def _command(path: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=path)
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    parts = [f"## {path}", inspect.cleandoc(command.help or ""), f"`{usage}`"]
+    rows, fields = list[Sequence[str]](), list[Sequence[str]]()
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            (fields if type(parameter).__name__ == "FieldOption" else rows).append(_option(parameter, context))
+    if rows:
+        parts.append(table(("option", "", "default"), rows))
+    if fields and path == SHARED_FIELDS:
+        parts += ["### Fields of the video", table(("option", "", "default"), fields)]
+    elif fields:
+        link = f"[fields of the video](#{_anchor('Fields of the video')})"
+        parts.append(f"It also takes the {link}." if len(fields) > 1 else f"It also takes {fields[0][0]}.")
+    return "\n\n".join(parts)
+
+
+def _option(option: click.Option, context: click.Context) -> Sequence[str]:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    metavar = {"INTEGER RANGE": "NUMBER", "FLOAT RANGE": "NUMBER"}.get(name := option.make_metavar(context), name)
+    takes = "" if option.is_flag or option.count else f" `{metavar}`"
+    record = option.get_help_record(context)
+    said = re.sub(r"\s*\[[^\]]*(?:default|required|x)[^\]]*\]$", "", record[1]) if record else ""
+    if option.type.name == "choice" and isinstance(option.type, click.Choice):
+        takes = " " + " or ".join(f"`{choice}`" for choice in option.type.choices)
+    given = option.get_default(context)
+    shown = "must be given" if option.required else "" if _is_none(given, option) else f"`{_default_of(given)}`"
+    return names + takes, said.replace("|", "\\|"), shown
+
+
+def _default_of(value: object) -> str:
+    return str(value) if isinstance(value, Path) else _json(value)
+
+
+def _is_none(value: object, option: click.Option) -> bool:
+    return (
+        value is None or value is False or value == () or callable(value) or option.is_flag or "Sentinel" in repr(value)
+    )
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "profile": profile,
     "switches": switches,
     "values": values,
     "buying": buying,
@@ -278,6 +393,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "manifests": manifests,
     "resource": resource,
     "component": component,
+    "commands": commands,
+    "decisions": decisions,
 }
 
 
@@ -286,8 +403,11 @@ def written(text: str) -> str:
     return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[3], text)
 
 
+HELP = ROOT / "ugen_provider" / "cli" / "help.json"
+
+
 def main() -> int:
-    """Write or check every page.
+    """Write or check every page, and the stored help of the commands.
 
     Returns:
         The exit code: 1 if a table is not what the code says.
@@ -300,6 +420,11 @@ def main() -> int:
             stale.append(name)
             if "--check" not in sys.argv:
                 page.write_text(written(text), "utf-8")
+    shown = json.dumps(record_help(ugen), ensure_ascii=False, indent=1) + "\n"
+    if not HELP.exists() or HELP.read_text("utf-8") != shown:
+        stale.append(str(HELP.relative_to(ROOT)))
+        if "--check" not in sys.argv:
+            HELP.write_text(shown, "utf-8")
     if stale and "--check" in sys.argv:
         print(f"{', '.join(stale)}: the code says otherwise; run python scripts/docs_tables.py")
         return 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make `.peers`: one environment with the package and the real peers that the benchmarks measure beside.
 
-What cannot be installed keeps nothing else from being measured: each peer is then tried alone, at its locked version,
+A peer that cannot be installed does not stop the others: each peer is then tried alone, at its locked version,
 and `.peers/missing.json` says which are not there, and why; the benchmarks read it out, and the next call tries again.
 """
 
@@ -29,7 +29,7 @@ def installs(*what: str) -> str:
     """Install into `.peers`; gives what was said against it."""
     command = [UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(HOME / "bin/python"), *what]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    # Where packages come from is nobody's affair: what is missing is said on a page.
+    # The page names missing packages, never the address of their index.
     return re.sub(r"\S*://\S*", "...", " ".join(done.stderr.split())) if done.returncode else ""
 
 
@@ -40,7 +40,7 @@ def make() -> dict[str, str]:
     if not against:
         return {}
     print(f"peers: not all at once, so one after the other: {against}", flush=True)
-    # What is editable may be no constraint.
+    # An editable package cannot be a constraint.
     versions = HOME / "versions.txt"
     versions.write_text("".join(line for line in LOCKED.open() if not line.startswith("-e")))
     within = ("--constraints", str(versions))

@@ -6,7 +6,7 @@
     make bench BENCH=--smoke                         # shows that it works; writes its page into .bench/smoke
 
 What each benchmark printed is kept in `.bench/`, with the day, and its part of the page is written from that. A figure
-that misses its target stands in the table as missed; why stands in `REASONS`. Neither a figure that is missed nor a
+that misses its target is marked as missed in the table; `REASONS` says why. Neither a figure that is missed nor a
 benchmark that breaks keeps the following ones from running; both are named at the end, and then the exit code is 1.
 """
 
@@ -29,13 +29,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".bench"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-BENCHES = ("cli", "core", "airflow", "dagster", "feeds", "media", "emulator", "growth")
+BENCHES = ("cli", "core", "airflow", "dagster", "feeds", "ledger", "runners", "media", "emulator", "growth")
 
 REASONS: dict[str, str] = {
     "buying 10,000 products": "a product takes two requests, its create and the read of its result, where the bare "
     "POST takes one; two earlier runs of the same code met it (63 % and 66 % on 2026-11-29)",
-    "xml: feed to create-job body": "at the limit: of five runs before this one on 2026-11-29, three met it (0.51 to "
-    "0.55), two were at 0.50",
     "200 files of 5 MB": "both cores are busy, in part with the server: SHA-256 of each byte, which curl does not do, "
     "is more than a third of what our process does",
     "requests per trigger against 1,000's": "whole rounds of pages are counted, so that the count moves from run to "
@@ -92,7 +90,7 @@ def figures(printed: str) -> Iterator[Figure]:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Return what it was measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
 
@@ -124,14 +122,14 @@ def measure(name: str, *, smoke: bool, more: str = "") -> dict[str, str]:
 
 
 def verdict(kept: dict[str, str]) -> str:
-    """Whether a benchmark `broke`, `missed` a target, or neither: an empty word."""
+    """Return whether a benchmark `broke`, `missed` a target, or neither: an empty word."""
     if any(figure.met is False for figure in figures(kept["printed"])) or kept["said"].strip().startswith("missed"):
         return "missed"
     return "broke" if kept["said"] else ""
 
 
 def tables(printed: str) -> Iterator[str]:
-    """What was measured beside the peers: ours and theirs in one table, as the last line that is JSON has it."""
+    """Return what was measured beside the peers: ours and theirs in one table, as the last line that is JSON has it."""
     last = next((line for line in reversed(printed.splitlines()) if line.startswith("{")), "{}")
     for table in json.loads(last).get("tables", []):
         yield f"{table['title']}:"
@@ -254,7 +252,7 @@ def pictures(kept: dict[str, str], folder: Path) -> Iterator[str]:
     yield ""
 
 
-def standing(page: str) -> dict[str, list[str]]:
+def parts_of(page: str) -> dict[str, list[str]]:
     """The parts that the page has, by benchmark: what was measured on another day stays until it is measured again."""
     _, _, rest = page.partition(BEGIN)
     between, _, _ = rest.partition(END)
@@ -270,7 +268,7 @@ def write(page: Path, kept: dict[str, dict[str, str]]) -> None:
     """Put the figures between the page's marks, and the pictures beside it."""
     lines = [BEGIN, ""]
     before = page.read_text()
-    known = standing(before)
+    known = parts_of(before)
     for name in BENCHES:
         if name not in kept:
             lines += known.get(name, [f"### `bench_{name}.py`", "", "Not measured yet.", ""])

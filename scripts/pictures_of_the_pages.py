@@ -25,12 +25,11 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from ugen_provider import CreateJob, UGenClient
-from ugen_provider.cli.demo.airflow_processes import PASSWORD, USER, RealAirflow
-from ugen_provider.cli.demo.dagster_api import BACKFILL_ENDED
-from ugen_provider.cli.demo.dagster_processes import RealDagster
-from ugen_provider.cli.demo.parts import demo_parts
+from ugen_provider.cli.demo.airflow import PASSWORD, USER, RealAirflow
+from ugen_provider.cli.demo.dagster import BACKFILL_ENDED, RealDagster
 from ugen_provider.cli.demo.processes import wait_until
-from ugen_provider.core.feeds import Order, plan_feed
+from ugen_provider.cli.demo.sides import demo_parts
+from ugen_provider.core.feeds import FeedOrder, plan_feed
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 
@@ -96,11 +95,11 @@ def dagster(page: Page) -> None:
         }
         definitions = ROOT / "example_dagster" / "shop_videos" / "definitions.py"
         products = [
-            row.product_id for row in plan_feed(FEED, job_defaults={"segment_count": 1}) if isinstance(row, Order)
+            row.product_id for row in plan_feed(FEED, job_defaults={"segment_count": 1}) if isinstance(row, FeedOrder)
         ]
         with RealDagster(home / "home", definitions=definitions, env=env) as real:
             real.api.add_partitions("ugen_products", keys=products)
-            # One product is left, so that the page shows what a missing one looks like.
+            # One product is left, so that the page shows a missing one.
             backfill = real.api.launch_backfill(["keyframes", "videos", "final_video"], partitions=products[:-1])
             wait_until(
                 lambda: real.api.backfill_status(backfill) in BACKFILL_ENDED,
@@ -124,7 +123,7 @@ def dagster(page: Page) -> None:
 
 
 def airflow(page: Page) -> None:
-    """What Airflow shows: the grid of the feed's DAG, the plugin's page of a job, and a keyframe to be approved."""
+    """Picture Airflow's pages: the grid of the feed's DAG, the plugin's page of a job, and a keyframe to approve."""
     home = Path(tempfile.mkdtemp(prefix="ugen-pictures-"))
     env = {"UGEN_FEED": str(FEED), "UGEN_OUTPUT": str(home / "videos")}
     dags = ROOT / "example_dags"
@@ -155,17 +154,16 @@ def airflow(page: Page) -> None:
         page.get_by_text("Aurora").first.wait_for(timeout=60_000)
         keep(page, "airflow-grid")
 
-        page.goto(f"{real.url}/dags/feed_to_videos/runs/first/tasks/make_video/mapped/0/plugin/ugen_job")
-        frame = page.frame_locator("iframe")
-        frame.locator("#final video").wait_for(timeout=60_000)
-        frame.locator("#final video").evaluate(
+        page.goto(f"{real.url}/ugen/job?dag_id=feed_to_videos&run_id=first&task_id=make_video&map_index=0")
+        page.locator("#final video").wait_for(timeout=60_000)
+        page.locator("#final video").evaluate(
             "video => new Promise(done => { video.preload = 'auto'; video.currentTime = 1;"
             " const seen = () => video.readyState >= 2 ? done(1) : setTimeout(seen, 100); seen(); })"
         )
-        frame.locator("#keyframes img").first.wait_for()
+        page.locator("#keyframes img").first.wait_for()
         keep(page, "airflow-job")
 
-        # A keyframe stands upright, and the answer below it.
+        # A keyframe is upright, with the answer below it.
         page.set_viewport_size({"width": 1440, "height": 1060})
 
         page.goto(f"{real.url}/dags/keyframe_gate/runs/first/tasks/approve/required_actions")

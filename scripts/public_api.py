@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public names with their signatures, one a line, as `api.txt` holds them.
 
-`python scripts/public_api.py` tells what has changed against `api.txt`; `--write` accepts it. What is public is said by
-`__all__`, and by the modules below for those rooms whose names are imported from where they live.
+`python scripts/public_api.py` shows the changes against `api.txt`; `--write` accepts them. Public names are listed by
+`__all__`, and by the modules below for those packages whose names are imported from their own modules.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ LIST = ROOT / "api.txt"
 PACKAGES = (
     "ugen_provider",
     "ugen_provider.core.batch",
-    "ugen_provider.core.feeds",
+    "ugen_provider.feeds",
     "ugen_provider.core.media",
     "dagster_ugen",
 )
 MODULES = (
-    "ugen_provider.core.api._sync_client",
+    "ugen_provider.core.api.client",
     "ugen_provider.core.jobs.webhooks",
     "ugen_provider.hooks.ugen",
     "ugen_provider.operators.jobs",
     "ugen_provider.operators.feeds",
     "ugen_provider.operators.media",
-    "ugen_provider.operators.orphans",
+    "ugen_provider.operators.reconcile",
     "ugen_provider.operators.review",
-    "ugen_provider.operators.retry_policy",
+    "ugen_provider.operators.errors",
     "ugen_provider.sensors.jobs",
+    "ugen_provider.sensors.reconcile",
     "ugen_provider.triggers.jobs",
     "ugen_provider.triggers.events",
     "ugen_provider.links.ugen",
@@ -53,35 +54,47 @@ NOT_FOR_USERS = frozenset(
         "holding",
         "template_fields",
         "template_fields_renderers",
-        "storing",
-        "scope_in",
-        "order_of",
-        "given",
+        "publish_job_id",
+        "record_lineage",
+        "kill_context",
+        "has_scope_key",
+        "get_serialized_fields",
         "on_kill",
         "operator_extra_links",
         "ui_color",
         "ui_fgcolor",
     }
 )
-"""Methods that Airflow calls, or that operators share; nobody imports them."""
+"""Methods that Airflow calls, or that operators share; users do not import them."""
 
-BETWEEN_ROOMS = frozenset(
+BETWEEN_PACKAGES = frozenset(
     {
+        "ugen_provider.core.api.client.Failure",
+        "ugen_provider.core.api.client.REPORTED_AFTER",
+        "ugen_provider.core.api.client.RequestExecutor",
+        "ugen_provider.core.api.client.call_endpoint",
         "ugen_provider.decorators.jobs.FIELDS",
         "ugen_provider.decorators.jobs.UGenJobDecoratedOperator",
         "ugen_provider.hooks.ugen.explain",
         "ugen_provider.links.ugen.LINKS",
         "ugen_provider.links.ugen.PAGES",
         "ugen_provider.links.ugen.page_of",
-        "ugen_provider.operators.feeds.ledger_address",
+        "ugen_provider.hooks.ugen.ConnectionLike",
+        "ugen_provider.hooks.ugen.not_found",
+        "ugen_provider.hooks.ugen.read_connection",
+        "ugen_provider.operators.errors.fail_without_retry",
+        "ugen_provider.operators.errors.is_permanent",
+        "ugen_provider.operators.media.Picture",
+        "ugen_provider.operators.media.upload_once",
+        "ugen_provider.operators.reconcile.reconcile_once",
         "ugen_provider.operators.media.INCLUDE",
         "ugen_provider.operators.media.Kind",
         "ugen_provider.operators.media.store_outputs",
-        "ugen_provider.operators.review.LOOK",
+        "ugen_provider.operators.review.KEYFRAME",
         "ugen_provider.operators.review.SUBJECT",
         "ugen_provider.operators.review.body_of",
         "ugen_provider.triggers.events.CURSOR",
-        "ugen_provider.triggers.events.Cursor",
+        "ugen_provider.triggers.events.EventCursor",
         "ugen_provider.triggers.events.ENDINGS",
         "ugen_provider.triggers.events.LOOK_BACK",
         "ugen_provider.triggers.events.OVERLAP",
@@ -89,15 +102,17 @@ BETWEEN_ROOMS = frozenset(
         "ugen_provider.triggers.jobs.DEFAULT_POLL_INTERVAL",
         "ugen_provider.triggers.jobs.KILL_SECONDS",
         "ugen_provider.triggers.jobs.MOST_JOBS",
+        "ugen_provider.triggers.jobs.earliest_event",
         "ugen_provider.triggers.jobs.read_config",
         "ugen_provider.triggers.jobs.ready",
+        "ugen_provider.triggers.jobs.watch",
     }
 )
-"""Names without an underscore that our own rooms share; they promise nothing to users, and may change at any time."""
+"""Names without an underscore that only our own packages share; they are not public, and may change at any time."""
 
 
 def target(found: griffe.Object | griffe.Alias) -> griffe.Object:
-    """What a name stands for."""
+    """Return the object behind a name."""
     return found.final_target if isinstance(found, griffe.Alias) else found
 
 
@@ -145,7 +160,7 @@ def public() -> list[str]:
         for member in sorted(listed or module.members):
             if member.startswith("_") or (listed is None and module.members[member].is_alias):
                 continue
-            if f"{name}.{member}" in BETWEEN_ROOMS:
+            if f"{name}.{member}" in BETWEEN_PACKAGES:
                 continue
             found += lines_of(f"{name}.{member}", target(module[member]))
     return found

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make release-check`: builds the wheel and the sdist, and looks whether they are what a stranger should get.
+"""`make release-check`: builds the wheel and the sdist, and checks that a user can work with them.
 
 Contents, metadata, entry points, the licence, an import in an empty environment that pulls in neither orchestrator, the
-list of public names, the changelog's fragments, and `ugen demo` from the wheel, far from this folder, with whatever
-Airflow and Dagster a stranger would get today. That last part takes minutes and wants a package index; where there is
-none, `--leave-out-demo REASON` leaves it out, and says so.
+list of public names, the changelog's fragments, published advisories against the locked versions, and `ugen demo` from
+the wheel, far from this folder, with the Airflow and Dagster that a user would get today. That last part takes
+minutes and wants a package index; where there is none, `--leave-out-demo REASON` leaves it out, and says so.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ IN_THE_SDIST = (
     "docs/index.md",
 )
 ENTRY_POINTS = {
-    "console_scripts": "ugen = ugen_provider.cli:main",
+    "console_scripts": "ugen = ugen_provider.__main__:run",
     "apache_airflow_provider": "provider_info = ugen_provider.get_provider_info:get_provider_info",
     "airflow.plugins": "ugen = ugen_provider.plugins.ugen:UGenPlugin",
     "dagster_dg_cli.registry_modules": "dagster_ugen = dagster_ugen",
@@ -90,7 +90,7 @@ def about(wheel: Path) -> tuple[Message, str]:
 
 
 def contents(wheel: Path, sdist: Path) -> Iterator[str]:
-    """What is missing, and what should not be there."""
+    """Return what is missing, and what should not be there."""
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
     tracked = subprocess.run(
@@ -118,7 +118,7 @@ def contents(wheel: Path, sdist: Path) -> Iterator[str]:
 
 
 def metadata(wheel: Path) -> Iterator[str]:
-    """What the package says of itself, against pyproject.toml and the one place of the version."""
+    """Return what the package says of itself, against pyproject.toml and the one place of the version."""
     said, entry_points = about(wheel)
     sys.path.insert(0, str(ROOT))
     from ugen_provider.__about__ import __version__
@@ -131,7 +131,7 @@ def metadata(wheel: Path) -> Iterator[str]:
     }
     yield from (f"metadata: {key} is {said[key]!r}" for key, value in expected.items() if said[key] != value)
     extras = set(said.get_all("Provides-Extra") or ())
-    wanted = {"airflow", "dagster", "emulator", "media", "parquet", "postgres", "all", "demo"}
+    wanted = {"airflow", "dagster", "emulator", "excel", "media", "parquet", "postgres", "all", "demo"}
     if extras != wanted:
         yield f"metadata: extras are {sorted(extras)}"
     for requirement in said.get_all("Requires-Dist") or ():
@@ -214,6 +214,34 @@ def fragments() -> Iterator[str]:
             yield f"changelog: {path.name} is not NUMBER.KIND.md with KIND one of {', '.join(KINDS)}"
 
 
+def audit(home: Path) -> Iterator[str]:
+    """Published advisories against the locked versions; where their data cannot be had, this says so and finds none."""
+    for name in ("dev.txt", "bench.txt"):
+        lines = (ROOT / "requirements" / name).read_text().splitlines(keepends=True)
+        locked = home / name
+        locked.write_text("".join(line for line in lines if not line.startswith("-e ")))
+        asked: Command = [
+            Path(sys.executable).with_name("pip-audit"), "--requirement", locked, "--require-hashes", "--disable-pip",
+            "--format", "json", "--progress-spinner", "off", "--timeout", "15",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(asked, cwd=home, capture_output=True, text=True, check=False, timeout=600)
+            dependencies = json.loads(done.stdout)["dependencies"]
+        except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+            print(f"audit: {name} was not checked, since the advisories could not be had ({type(error).__name__})")
+            continue
+        unknown = sum("skip_reason" in each for each in dependencies)
+        if unknown == len(dependencies):
+            print(f"audit: {name} was not checked, since the package index here has no advisories")
+            continue
+        print(f"audit: {name}: {len(dependencies) - unknown} packages checked, {unknown} unknown to the advisories")
+        yield from (
+            f"audit: {name}: {each['name']} {each['version']} has {flaw['id']}; fixed in {flaw['fix_versions']}"
+            for each in dependencies
+            for flaw in each.get("vulns", ())
+        )
+
+
 def main() -> int:
     """Build and look.
 
@@ -233,6 +261,7 @@ def main() -> int:
             *installed(wheel, home),
             *public_names(),
             *fragments(),
+            *audit(home),
             *(() if asked.leave_out_demo else demo(wheel, home)),
         ]
         print(*found, sep="\n", end="\n" if found else "")

@@ -29,30 +29,37 @@ def machine() -> str:
 
 
 def command() -> str:
-    """What was typed."""
+    """Return what was typed."""
     said = (f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
     return " ".join([*said, "make torture"])
 
 
 def rows(reports: Sequence[str]) -> Iterator[str]:
-    """One row per test function: how many runs, how they ended, seconds, the day of the last."""
+    """One row per test function: how many runs, how they ended, seconds, the day of the last.
+
+    A case that was run again counts once, as the last report has it.
+    """
     runs, bad, left, seconds = Counter(), Counter(), Counter(), Counter()
     notes: dict[str, list[str]] = {}
     days: dict[str, str] = {}
+    newest: dict[tuple[str | None, str | None], tuple[str, ET.Element]] = {}
     for report in reports:
         for suite in ET.parse(report).getroot().iter("testsuite"):
             day = suite.get("timestamp", f"{datetime.now(UTC):%Y-%m-%d}")[:10]
             for case in suite.iter("testcase"):
-                name = f"{case.get('classname').removeprefix('tests.')}: {case.get('name').partition('[')[0]}"
-                days[name] = max(day, days.get(name, ""))
-                runs[name] += 1
-                seconds[name] += float(case.get("time"))
-                bad[name] += any(child.tag in {"failure", "error"} for child in case)
-                for child in case:
-                    if child.tag == "skipped":
-                        left[name] += 1
-                        notes.setdefault(name, [child.get("message")])
-                notes.setdefault(name, []).extend(f"{p.get('name')}: {p.get('value')}" for p in case.iter("property"))
+                if case.get("classname") and case.get("name"):
+                    newest[case.get("classname"), case.get("name")] = day, case
+    for day, case in newest.values():
+        name = f"{case.get('classname').removeprefix('tests.')}: {case.get('name').partition('[')[0]}"
+        days[name] = max(day, days.get(name, ""))
+        runs[name] += 1
+        seconds[name] += float(case.get("time"))
+        bad[name] += any(child.tag in {"failure", "error"} for child in case)
+        for child in case:
+            if child.tag == "skipped":
+                left[name] += 1
+                notes.setdefault(name, [child.get("message")])
+        notes.setdefault(name, []).extend(f"{p.get('name')}: {p.get('value')}" for p in case.iter("property"))
     for name, count in runs.items():
         title = name.replace("test_", "").replace("_", " ").replace("|", "\\|")
         about = "; ".join(dict.fromkeys(notes.get(name, [])))
@@ -60,14 +67,14 @@ def rows(reports: Sequence[str]) -> Iterator[str]:
         yield f"| {title} | {counts} | {days[name]} | {about} |"
 
 
-def beside(standing: Iterable[str], seen: Iterable[str]) -> list[str]:
-    """The rows that stand, each in its place, with what was seen now in place of what is said of the same test."""
+def beside(known: Iterable[str], seen: Iterable[str]) -> list[str]:
+    """Return the known rows in their order, each replaced by the new result of the same test, if there is one."""
 
     def title(row: str) -> str:
         return row.partition(" | ")[0]
 
     new = {title(row): row for row in seen}
-    kept = [new.pop(title(row), row) for row in standing]
+    kept = [new.pop(title(row), row) for row in known]
     return [*kept, *new.values()]
 
 
@@ -76,11 +83,11 @@ def write(reports: Sequence[str], *, some: bool) -> None:
     before, _, rest = PAGE.read_text().partition(BEGIN)
     between, _, after = rest.partition(END)
     head, *_ = between.strip().splitlines() or [""]
-    standing = [line for line in between.splitlines() if line.startswith("| ") and line not in HEAD]
+    known = [line for line in between.splitlines() if line.startswith("| ") and line not in HEAD]
     if not some:
         seed = os.environ.get("UGEN_TORTURE_SEED", "1")
-        head, standing = f"Run on {machine()}; `{command()}`; first seed {seed}.", []
-    found = beside(standing, rows([report for report in reports if Path(report).exists()]))
+        head, known = f"Run on {machine()}; `{command()}`; first seed {seed}.", []
+    found = beside(known, rows([report for report in reports if Path(report).exists()]))
     PAGE.write_text(before + "\n".join([BEGIN, head, "", *HEAD, *found, END]) + after)
     print(f"reliability: {PAGE}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make test-matrix`: the tests of a room against each version of its orchestrator, in an environment of its own.
+"""`make test-matrix`: the tests of a package against each version of its orchestrator, in its own environment.
 
     python scripts/test_matrix.py                 all cells
     python scripts/test_matrix.py airflow-3.0.6   some of them
@@ -73,9 +73,9 @@ class Cell:
     env: dict[str, str] = field(default_factory=dict)
 
 
-AIRFLOW_ROOMS = tuple(
-    f"ugen_provider.{room}"
-    for room in (
+AIRFLOW_PACKAGES = tuple(
+    f"ugen_provider.{package}"
+    for package in (
         "hooks.ugen",
         "operators.jobs",
         "operators.feeds",
@@ -95,7 +95,7 @@ def cells() -> Iterator[Cell]:
     """Everything that `make test-matrix` runs."""
     for version, (day, pythons) in AIRFLOW.items():
         for python in pythons:
-            # The human-in-the-loop operators that the approval stands on came with Airflow 3.1.
+            # The human-in-the-loop operators that the approval is built on came with Airflow 3.1.
             review = () if version.startswith("3.0.") else ("ugen_provider.operators.review",)
             yield Cell(
                 name=f"airflow-{version}-py{python}",
@@ -104,7 +104,7 @@ def cells() -> Iterator[Cell]:
                 day=day,
                 install=(f"apache-airflow=={version}", "-e", ".[airflow,emulator]"),
                 tests=AIRFLOW_TESTS,
-                imports=(*AIRFLOW_ROOMS, *review),
+                imports=(*AIRFLOW_PACKAGES, *review),
             )
     for version, since in DAGSTER.items():
         for python in PYTHONS:
@@ -122,7 +122,7 @@ def cells() -> Iterator[Cell]:
 
 
 def compatibility_cells(python: str) -> Iterator[Cell]:
-    """What `make compat` runs: the oldest versions, and each extra alone."""
+    """Return what `make compat` runs: the oldest versions, and each extra alone."""
     core_tests = (
         *("tests/core", "tests/feeds", "tests/media", "tests/cli"),
         # One path is Airflow's own; each pydantic writes schemas otherwise, and an old rich draws a session otherwise.
@@ -146,9 +146,10 @@ def compatibility_cells(python: str) -> Iterator[Cell]:
         absent=("airflow", "dagster", "starlette", "av", "PIL", "pyarrow"),
     )
     for extra, imports, absent in (
-        ("airflow", AIRFLOW_ROOMS, ("dagster",)),
+        ("airflow", AIRFLOW_PACKAGES, ("dagster",)),
         ("dagster", ("dagster_ugen",), ("airflow",)),
         ("emulator", ("ugen_provider.emulator.server",), ("airflow", "dagster")),
+        ("excel", ("openpyxl",), ("airflow", "dagster")),
         ("media", ("av", "PIL"), ("airflow", "dagster")),
         ("parquet", ("pyarrow",), ("airflow", "dagster")),
         ("postgres", ("psycopg",), ("airflow", "dagster")),
@@ -178,7 +179,7 @@ def interpreter(version: str) -> str | None:
 
 
 def _pyenv_pythons(version: str) -> Iterator[str]:
-    """What pyenv has: its shims are in the way of a search where a version is installed and not switched on."""
+    """Return what pyenv has: its shims are in the way of a search where a version is installed and not switched on."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     yield from (str(path) for path in sorted((root / "versions").glob(f"{version}.*/bin/python"), reverse=True))
 
@@ -213,7 +214,7 @@ def make(cell: Cell, *, fresh: bool) -> Path:
         subprocess.run([*install, *as_of, *cell.base], cwd=ROOT, check=True)
     subprocess.run([*install, "--resolution", cell.resolution, *cell.install], cwd=ROOT, check=True)
     if cell.tests:
-        # The tools are never old ones; what is installed already stays as it is.
+        # The tools are never old ones; installed packages stay unchanged.
         subprocess.run([*install, *tools], cwd=ROOT, check=True)
     made_for.write_text(wanted)
     return environment
@@ -257,10 +258,10 @@ def run(cell: Cell, *, fresh: bool, pytest: Sequence[str]) -> tuple[str, str]:
         return "failed", "it cannot be installed"
     env = in_its_own(environment, cell)
     python = environment / "bin" / "python"
-    told = versions(environment)
+    reported = versions(environment)
     # -P and another folder: the installed package must be found, not what lies beside.
     if subprocess.run([python, "-P", "-c", imports_of(cell)], cwd=environment, env=env, check=False).returncode:
-        return "failed", f"imports ({told})"
+        return "failed", f"imports ({reported})"
     if cell.tests:
         report = environment / "tests.xml"
         command: list[str | Path] = [
@@ -277,12 +278,12 @@ def run(cell: Cell, *, fresh: bool, pytest: Sequence[str]) -> tuple[str, str]:
         failed = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
         # A part of the tests says nothing of a whole cell.
         if not pytest and report.exists():
-            keep(environment, told=told, counts=counted(report))
+            keep(environment, reported=reported, counts=counted(report))
         if failed:
-            return "failed", f"tests ({told})"
+            return "failed", f"tests ({reported})"
     else:
-        keep(environment, told=told, counts="installs and imports")
-    return "ok", told
+        keep(environment, reported=reported, counts="installs and imports")
+    return "ok", reported
 
 
 def counted(report: Path) -> str:
@@ -294,14 +295,14 @@ def counted(report: Path) -> str:
     return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
-def keep(environment: Path, *, told: str, counts: str) -> None:
+def keep(environment: Path, *, reported: str, counts: str) -> None:
     """Write down what a cell said, for the page."""
-    said = {"day": time.strftime("%Y-%m-%d"), "told": told, "counts": counts}
+    said = {"day": time.strftime("%Y-%m-%d"), "reported": reported, "counts": counts}
     (environment / SAID).write_text(json.dumps(said) + "\n")
 
 
 def said_by(name: str) -> dict[str, str] | None:
-    """What a cell said last, if it ever ran here."""
+    """Return what a cell said last, if it ever ran here."""
     path = HOME / name / SAID
     said: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
     return said
@@ -315,9 +316,9 @@ def page(here: str) -> str:
         groups.setdefault(cell.name.rpartition("-py")[0], {})[cell.python] = cell
     for name, by_python in groups.items():
         seen = {python: said_by(cell.name) for python, cell in by_python.items()}
-        told = " ".join(said["told"] for said in seen.values() if said)
+        reported = " ".join(said["reported"] for said in seen.values() if said)
         package = "apache-airflow" if name.startswith("airflow") else "dagster"
-        exact = sorted(set(re.findall(rf"(?<!\S){package}==(\S+)", told)))
+        exact = sorted(set(re.findall(rf"(?<!\S){package}==(\S+)", reported)))
         shown = [
             (said["counts"] if said else "not run") if python in by_python else "not supported by it"
             for python in PYTHONS
@@ -367,11 +368,11 @@ def main() -> int:
     for cell in chosen:
         print(f"== {cell.name}", flush=True)
         begun = time.monotonic()
-        outcome, told = run(cell, fresh=asked.fresh, pytest=asked.pytest)
-        outcomes.append((cell.name, outcome, f"{told} ({time.monotonic() - begun:.0f} s)"))
+        outcome, reported = run(cell, fresh=asked.fresh, pytest=asked.pytest)
+        outcomes.append((cell.name, outcome, f"{reported} ({time.monotonic() - begun:.0f} s)"))
     print()
-    for name, outcome, told in outcomes:
-        print(f"{name:26} {outcome:8} {told}")
+    for name, outcome, reported in outcomes:
+        print(f"{name:26} {outcome:8} {reported}")
     return int(any(outcome == "failed" for _, outcome, _ in outcomes))
 
 

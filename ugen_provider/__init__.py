@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """U-Gen product videos, from Python and Airflow: never pays twice, never loses a result, costs nothing while it waits.
 
-The public names of the client core come straight from here, loaded when they are first used. The Airflow rooms stand
-beside it under Airflow's names: `ugen_provider.hooks.ugen`, `.operators.jobs`, `.triggers.jobs`, `.sensors.jobs`.
+The public names of the client core come straight from here, loaded when they are first used. The Airflow packages
+have Airflow's names beside it: `ugen_provider.hooks.ugen`, `.operators.jobs`, `.triggers.jobs`, `.sensors.jobs`.
 
-What may come in: a name that somebody who writes a script imports. Everything has its room below.
+Allowed here: names that a user's script imports. The code itself is in the packages below.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ugen_provider.__about__ import __version__
 
 if TYPE_CHECKING:
-    from ugen_provider.core.api._async_client import AsyncUGenClient as AsyncUGenClient
-    from ugen_provider.core.api._sync_client import UGenClient as UGenClient
+    from ugen_provider.core.api.async_client import AsyncUGenClient as AsyncUGenClient
+    from ugen_provider.core.api.client import UGenClient as UGenClient
     from ugen_provider.core.api.errors import APIError as APIError
     from ugen_provider.core.api.errors import AuthenticationError as AuthenticationError
     from ugen_provider.core.api.errors import BadRequestError as BadRequestError
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.errors import ConflictError as ConflictError
     from ugen_provider.core.api.errors import InsufficientCreditsError as InsufficientCreditsError
     from ugen_provider.core.api.errors import InvalidRequestError as InvalidRequestError
-    from ugen_provider.core.api.errors import JobCancelledError as JobCancelledError
-    from ugen_provider.core.api.errors import JobError as JobError
-    from ugen_provider.core.api.errors import JobFailedError as JobFailedError
-    from ugen_provider.core.api.errors import JobPausedError as JobPausedError
-    from ugen_provider.core.api.errors import JobTimeoutError as JobTimeoutError
-    from ugen_provider.core.api.errors import LowQualityError as LowQualityError
     from ugen_provider.core.api.errors import NotFoundError as NotFoundError
     from ugen_provider.core.api.errors import PermissionDeniedError as PermissionDeniedError
     from ugen_provider.core.api.errors import PurchaseError as PurchaseError
@@ -45,30 +39,36 @@ if TYPE_CHECKING:
     from ugen_provider.core.api.models import Job as Job
     from ugen_provider.core.api.models import JobState as JobState
     from ugen_provider.core.api.models import Keyframe as Keyframe
+    from ugen_provider.core.api.models import ResponseMetadata as ResponseMetadata
     from ugen_provider.core.api.models import Segment as Segment
-    from ugen_provider.core.api.retries import RetryPolicy as RetryPolicy
-    from ugen_provider.core.jobs.intent import FileIntentStore as FileIntentStore
-    from ugen_provider.core.jobs.intent import MemoryIntentStore as MemoryIntentStore
-    from ugen_provider.core.jobs.plain import buy as buy
-    from ugen_provider.core.jobs.plain import buy_async as buy_async
-    from ugen_provider.core.jobs.purchase import Purchase as Purchase
+    from ugen_provider.core.api.polling import JobCancelledError as JobCancelledError
+    from ugen_provider.core.api.polling import JobError as JobError
+    from ugen_provider.core.api.polling import JobFailedError as JobFailedError
+    from ugen_provider.core.api.polling import JobPausedError as JobPausedError
+    from ugen_provider.core.api.polling import JobTimeoutError as JobTimeoutError
+    from ugen_provider.core.api.polling import LowQualityError as LowQualityError
+    from ugen_provider.core.api.retrying import RetryPolicy as RetryPolicy
+    from ugen_provider.core.jobs.buy import buy_async as buy_async
+    from ugen_provider.core.jobs.order import Purchase as Purchase
+    from ugen_provider.core.jobs.sync.buy import buy as buy
     from ugen_provider.core.jobs.watcher import JobWatcher as JobWatcher
 
 _ERRORS = (
     "APIError AuthenticationError BadRequestError ConfigError ConflictError InsufficientCreditsError "
-    "InvalidRequestError JobCancelledError JobError JobFailedError JobPausedError JobTimeoutError LowQualityError "
-    "NotFoundError PermissionDeniedError PurchaseError RateLimitError RequestValidationError ResponseError ServerError "
-    "TransportError TransportTimeoutError UGenError WebhookError"
+    "InvalidRequestError NotFoundError PermissionDeniedError PurchaseError RateLimitError RequestValidationError "
+    "ResponseError ServerError TransportError TransportTimeoutError UGenError WebhookError"
 )
+_JOB_ERRORS = "JobCancelledError JobError JobFailedError JobPausedError JobTimeoutError LowQualityError"
 _HOMES = {
-    "ugen_provider.core.api._async_client": "AsyncUGenClient",
-    "ugen_provider.core.api._sync_client": "UGenClient",
+    "ugen_provider.core.api.async_client": "AsyncUGenClient",
+    "ugen_provider.core.api.client": "UGenClient",
     "ugen_provider.core.api.errors": _ERRORS,
-    "ugen_provider.core.api.models": "Balance CreateJob Job JobState Keyframe Segment",
-    "ugen_provider.core.api.retries": "RetryPolicy",
-    "ugen_provider.core.jobs.intent": "FileIntentStore MemoryIntentStore",
-    "ugen_provider.core.jobs.plain": "buy buy_async",
-    "ugen_provider.core.jobs.purchase": "Purchase",
+    "ugen_provider.core.api.polling": _JOB_ERRORS,
+    "ugen_provider.core.api.models": "Balance CreateJob Job JobState Keyframe ResponseMetadata Segment",
+    "ugen_provider.core.api.retrying": "RetryPolicy",
+    "ugen_provider.core.jobs.buy": "buy_async",
+    "ugen_provider.core.jobs.order": "Purchase",
+    "ugen_provider.core.jobs.sync.buy": "buy",
     "ugen_provider.core.jobs.watcher": "JobWatcher",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

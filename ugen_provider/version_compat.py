@@ -23,6 +23,7 @@ if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 2):
         AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        AirflowTaskTimeout,
         TaskDeferred,
     )
 else:
@@ -31,6 +32,7 @@ else:
         AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        AirflowTaskTimeout,
         TaskDeferred,
     )
 
@@ -49,6 +51,15 @@ def determine_kwargs(func: Callable[..., Any], args: Collection[Any], kwargs: Ma
     return found(func, args, kwargs)
 
 
+def mask_secret(secret: str) -> None:
+    """Hide a text in logs and pages, as Airflow's function of this name does; found when it is called."""
+    if TYPE_CHECKING or AIRFLOW_3_1_PLUS:
+        from airflow.sdk.log import mask_secret as found
+    else:
+        from airflow.sdk.execution_time.secrets_masker import mask_secret as found
+    found(secret)
+
+
 __all__ = [
     "AIRFLOW_3_1_PLUS",
     "AIRFLOW_3_3_PLUS",
@@ -58,7 +69,9 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "AirflowTaskTimeout",
     "BaseHook",
     "TaskDeferred",
     "determine_kwargs",
+    "mask_secret",
 ]

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 
 
 class StateStore:
-    """What Airflow's task state store promises, in memory: JSON in, JSON out."""
+    """Airflow's task state store in memory: JSON in, JSON out."""
 
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
@@ -53,7 +54,8 @@ class TaskInstance:
     try_number: int = 1
     start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     xcoms: dict[str, Any] = field(default_factory=dict)
-    id: str = "00000000-0000-0000-0000-000000000001"
+    max_tries: int = 0
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
@@ -61,7 +63,7 @@ class TaskInstance:
     others: list[TaskInstance] = field(default_factory=list)
 
     def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int | None = None) -> Any:
-        """Of one instance where its index is given, else of whatever instances the task has, as Airflow answers."""
+        """Return the value of one instance where its index is given, else of all the task's instances, like Airflow."""
         found = [ti.xcoms[key] for ti in [self, *self.others] if ti.task_id == task_ids and key in ti.xcoms]
         return found[0] if len(found) == 1 else (found or None)
 
@@ -111,7 +113,7 @@ class Attempts:
         self.outlet_events = Events()
 
     def context(self) -> dict[str, Any]:
-        """Of the attempt that goes on."""
+        """Return the context of the present attempt."""
         self.ti.others = [other.ti for other in self.beside]
         made: dict[str, Any] = {"ti": self.ti, "dag_run": DagRun(self.conf), "outlet_events": self.outlet_events}
         made["task_instance"] = self.ti
@@ -147,8 +149,20 @@ def connection(ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 @pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: Callable[..., None]) -> Path:
+    """A SQLite ledger that the connection `ugen_default` names."""
+    from ugen_provider.core.ledger.store import Ledger
+
+    path = tmp_path / "ledger.db"
+    Ledger.init(str(path), allow_ephemeral=True).close()
+    monkeypatch.setenv("AIRFLOW_CONN_UGEN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    connection(ledger_conn_id="ugen_ledger")
+    return path
+
+
+@pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """What tasks have logged since it was asked last; where Airflow logs to changes."""
+    """Return what tasks have logged since it was asked last; where Airflow logs to changes."""
 
     def since() -> str:
         seen = capsys.readouterr()
@@ -162,10 +176,12 @@ def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture)
 
 @pytest.fixture
 def moving_clock(ugen_clock: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Clients live by the emulator's clock, and whenever one would wait, that clock goes on instead."""
+    """Clients live by the emulator's clock, and whenever one would wait, that clock moves instead."""
     from tests.core.local import live_by
+    from ugen_provider.operators.base import KillClock
 
     live_by(ugen_clock, monkeypatch)
+    monkeypatch.setattr(KillClock, "sleep", lambda self, seconds: ugen_clock.advance(seconds))
     return ugen_clock
 
 

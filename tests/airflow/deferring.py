@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scheduler and a triggerer do with a task, without either."""
+"""The work of a scheduler and a triggerer on a task, without either."""
 
 from __future__ import annotations
 

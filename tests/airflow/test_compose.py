@@ -34,7 +34,7 @@ def test_the_feed_of_the_examples_is_in_the_containers(
     assert Path(read["FEED"]).is_file()
 
 
-def test_there_are_two_triggerers_and_every_part_has_the_provider(
+def test_compose_runs_two_triggerers_with_the_provider(
     containers: tuple[dict[str, Any], Path],
 ) -> None:
     services = containers[0]["services"]

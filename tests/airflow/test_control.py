@@ -11,7 +11,9 @@ import pytest
 
 from tests.airflow.deferring import run, through
 from ugen_provider import CreateJob
-from ugen_provider.core.api.errors import ConfigError, InvalidRequestError, JobTimeoutError
+from ugen_provider.core.api.clock import clock_of
+from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
+from ugen_provider.core.api.polling import JobTimeoutError
 from ugen_provider.decorators.jobs import UGenJobDecoratedOperator
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.jobs import (
@@ -25,7 +27,7 @@ from ugen_provider.operators.media import (
     UGenSuggestFieldsOperator,
     UGenUploadImageOperator,
 )
-from ugen_provider.operators.orphans import UGenFindOrphansOperator
+from ugen_provider.operators.reconcile import UGenReconcileOperator
 from ugen_provider.sensors.jobs import UGenJobSensor
 from ugen_provider.version_compat import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
@@ -42,7 +44,7 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 def job(ugen_client: Any) -> Any:
     """A job at work."""
     made = ugen_client.jobs.create(CreateJob(**LAMP))
-    ugen_client.clock.sleep(20.0)
+    clock_of(ugen_client).sleep(20.0)
     return made
 
 
@@ -75,7 +77,7 @@ class TestRetry:
     def test_the_log_says_that_a_cleared_task_asks_for_no_other_run(
         self, failed: Any, attempts: Any, logged: Callable[[], str]
     ) -> None:
-        for said in ("is run again; status", "not asked for again"):
+        for said in ("runs again; status", "not retried, since"):
             run(UGenRetryJobOperator(task_id="again", job_id=failed.job_id, deferrable=False), attempts.next())
             assert said in logged()
 
@@ -92,14 +94,14 @@ class TestRetry:
             UGenRetryJobOperator(task_id="again", job_id="x", restart_from_stage="polish")
 
     def test_spending_off_sends_nothing(self, failed: Any, attempts: Any, connection: Any, ugen_emulator: Any) -> None:
-        connection(spending="attach_only")
-        with pytest.raises(UGenFailure, match="spending is attach_only"):
+        connection(spending="reuse_only")
+        with pytest.raises(UGenFailure, match="spending is reuse_only"):
             run(UGenRetryJobOperator(task_id="again", job_id=failed.job_id, deferrable=False), attempts.next())
         assert retries(ugen_emulator) == 0
 
 
 class TestPauseResumeCancel:
-    def test_a_job_is_paused_and_goes_on(self, job: Any, attempts: Any, deferrable: bool) -> None:
+    def test_a_job_is_paused_and_resumed(self, job: Any, attempts: Any, deferrable: bool) -> None:
         paused = run(UGenPauseJobOperator(task_id="pause", job_id=job.job_id, deferrable=deferrable), attempts.next())
         assert paused["status"] == "paused"
         resumed = run(UGenResumeJobOperator(task_id="go_on", job_id=job.job_id, deferrable=deferrable), attempts.next())
@@ -107,7 +109,7 @@ class TestPauseResumeCancel:
 
     def test_an_approval_of_another_picture_does_not_resume(self, attempts: Any, ugen_client: Any) -> None:
         made = ugen_client.jobs.create(CreateJob(**LAMP, stop_at_stage="init"))
-        ugen_client.clock.sleep(3600.0)
+        clock_of(ugen_client).sleep(3600.0)
         approval = {"job_id": made.job_id, "keyframe_id": "k", "digest": "0" * 64, "by": "me", "at": 0.0}
         with pytest.raises(UGenFailure, match="made again after it was approved"):
             run(UGenResumeJobOperator(task_id="go_on", approval=approval, deferrable=False), attempts.next())
@@ -118,7 +120,7 @@ class TestPauseResumeCancel:
         task = UGenCancelJobOperator(task_id="stop", job_id=job.job_id)
         assert run(task, attempts.next())["status"] == "cancelled"
         done = ugen_client.jobs.create(CreateJob(**LAMP), idempotency_key="another")
-        ugen_client.clock.sleep(3600.0)
+        clock_of(ugen_client).sleep(3600.0)
         assert run(UGenCancelJobOperator(task_id="stop", job_id=done.job_id), attempts.next())["status"] == "completed"
 
     @pytest.mark.parametrize("job_id", ["", None, "None", {"job_id": ""}])
@@ -145,7 +147,7 @@ class TestPauseResumeCancel:
                 "deferrable: must be True or False",
             ),
             (lambda: UGenResumeJobOperator(task_id="t"), "job_id: name the job"),
-            (lambda: UGenResumeJobOperator(task_id="t", approval="yes"), "approval: must be what"),
+            (lambda: UGenResumeJobOperator(task_id="t", approval="yes"), "approval: must be the result"),
             (lambda: UGenResumeJobOperator(task_id="t", approval={"job_id": "x"}), "approval: "),
             (lambda: UGenUploadImageOperator(task_id="t", image=""), "image: must be named"),
             (
@@ -153,11 +155,8 @@ class TestPauseResumeCancel:
                 "output_path: must be named",
             ),
             (lambda: UGenDownloadOutputsOperator(task_id="t", job_id="x", output_path="o", include=()), "include: "),
-            (lambda: UGenFindOrphansOperator(task_id="t", airflow_conn_id=""), "airflow_conn_id: must be named"),
-            (
-                lambda: UGenFindOrphansOperator(task_id="t", airflow_conn_id="a", min_age="x"),
-                "min_age: must be a number",
-            ),
+            (lambda: UGenReconcileOperator(task_id="t", ledger_conn_id=""), "ledger_conn_id: must be named"),
+            (lambda: UGenReconcileOperator(task_id="t", collect="x"), "collect: must be True or False"),
         ],
     )
     def test_what_can_be_known_is_refused_when_the_dag_is_parsed(self, make: Any, said: str) -> None:
@@ -169,7 +168,7 @@ class TestSensor:
     def sensor(self, job_id: str, **more: Any) -> UGenJobSensor:
         return UGenJobSensor(**{"task_id": "look", "job_id": job_id, "deferrable": True, **more})
 
-    def test_it_waits_for_the_end_and_tells_the_scores(self, job: Any, attempts: Any) -> None:
+    def test_it_waits_for_the_end_and_returns_the_scores(self, job: Any, attempts: Any) -> None:
         result = run(self.sensor(job.job_id), attempts.next())
         assert (result["status"], len(result["keyframe_scores"])) == ("completed", 2)
 
@@ -177,7 +176,7 @@ class TestSensor:
         found = run(self.sensor(job.job_id, target_stage="generation"), attempts.next())
         assert (found["current_stage"], found["status"]) == ("generation", "processing")
 
-    def test_it_looks_once_at_each_poke(self, job: Any, attempts: Any, ugen_clock: Any) -> None:
+    def test_it_polls_once_at_each_poke(self, job: Any, attempts: Any, ugen_clock: Any) -> None:
         sensor = self.sensor(job.job_id, deferrable=False)
         assert not sensor.poke(attempts.next())
         ugen_clock.advance(3600.0)
@@ -194,7 +193,7 @@ class TestSensor:
         with pytest.raises(AirflowSkipException):
             run(self.sensor(job.job_id, soft_fail=True), attempts.next())
 
-    def test_a_job_that_failed_is_told_without_a_question_for_its_scores(
+    def test_a_failed_job_is_reported_without_asking_for_scores(
         self, job: Any, attempts: Any, ugen_client: Any, ugen_faults: Any
     ) -> None:
         ugen_client.jobs.cancel(job.job_id)
@@ -205,14 +204,59 @@ class TestSensor:
     def test_its_time_may_run_out(self, attempts: Any, ugen_client: Any, ugen_faults: Any) -> None:
         ugen_faults.job(slow=100.0)
         made = ugen_client.jobs.create(CreateJob(**LAMP))
-        import time
 
-        with pytest.raises(TaskDeferred) as deferred:
-            self.sensor(made.job_id, timeout=5).execute(attempts.next())
-        trigger = deferred.value.trigger
-        trigger.end_time -= time.time() - ugen_client.clock.now()  # the sensor's own clock is Airflow's
         with pytest.raises(AirflowSensorTimeout):
-            self.sensor(made.job_id).execute_complete(attempts.context(), through(trigger))
+            run(self.sensor(made.job_id, timeout=5), attempts.next())
+
+    @pytest.mark.parametrize("never", [False, True], ids=["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("broken", ["key", "address", "job", "connection"])
+    def test_sensor_wrong_setting_is_never_skipped(
+        self, job: Any, attempts: Any, connection: Any, broken: str, never: bool, deferrable: bool
+    ) -> None:
+        job_id, more = job.job_id, {"never_fail": True} if never else {"soft_fail": True}
+        if broken == "key":
+            connection(password="ugen_sk_wrong")
+        elif broken == "address":
+            connection(spending="perhaps")
+        elif broken == "connection":
+            more["ugen_conn_id"] = "nowhere"
+        else:
+            job_id = "11111111-2222-4333-8444-555555555555"
+        with pytest.raises(UGenFailure):
+            run(self.sensor(job_id, deferrable=deferrable, **more), attempts.next())
+
+    @pytest.mark.parametrize("never", [False, True], ids=["soft_fail", "never_fail"])
+    def test_sensor_setting_broken_while_deferred_is_never_skipped(
+        self, job: Any, attempts: Any, connection: Any, never: bool
+    ) -> None:
+        more = {"never_fail": True} if never else {"soft_fail": True}
+        sensor = self.sensor(job.job_id, **more)
+        context = attempts.next()
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute(context)
+        event = through(deferred.value.trigger)
+        connection(password="ugen_sk_wrong")
+        with pytest.raises(UGenFailure):
+            sensor.resume_execution(deferred.value.method_name, {"event": event}, context)
+
+    @pytest.mark.parametrize("ending", ["failed", "moderation", "cancelled", "timeout"])
+    def test_soft_fail_skips_the_same_deferred_or_not(
+        self, attempts: Any, ugen_client: Any, ugen_faults: Any, ugen_clock: Any, ending: str, deferrable: bool
+    ) -> None:
+        if ending in {"failed", "moderation"}:
+            kind = {"kind": "moderation"} if ending == "moderation" else {}
+            ugen_faults.job(fail_at="generation", **kind)
+        elif ending == "timeout":
+            ugen_faults.job(slow=100.0)
+        job_id = ugen_client.jobs.create(CreateJob(**LAMP)).job_id
+        if ending == "cancelled":
+            ugen_client.jobs.cancel(job_id)
+        elif not deferrable and ending != "timeout":
+            ugen_clock.advance(3600.0)
+        timeout = 5 if deferrable else 0
+        given = {"timeout": timeout} if ending == "timeout" else {}
+        with pytest.raises(AirflowSkipException):
+            run(self.sensor(job_id, soft_fail=True, deferrable=deferrable, **given), attempts.next())
 
     def test_no_such_stage_is_refused_when_the_dag_is_parsed(self) -> None:
         with pytest.raises(InvalidRequestError, match="target_stage"):
@@ -257,7 +301,7 @@ class TestDecorator:
 
 
 class TestMedia:
-    def test_suggestions_feed_a_job_with_script_or_points_and_never_both(self, attempts: Any) -> None:
+    def test_suggestions_feed_a_job_with_either_script_or_points(self, attempts: Any) -> None:
         fields = {"product_name": "Lamp", "product_image_url": "https://shop.example/lamp.png"}
         script = UGenSuggestFieldsOperator(task_id="s", **fields).execute(attempts.next())
         points = UGenSuggestFieldsOperator(task_id="s", prefer="selling_points", **fields).execute(attempts.next())
@@ -280,11 +324,11 @@ class TestMedia:
         with pytest.raises(UGenFailure, match="image"):
             UGenUploadImageOperator(task_id="upload", image=str(tmp_path / "lamp.png")).execute(attempts.next())
 
-    def test_outputs_are_brought_home(self, job: Any, attempts: Any, tmp_path: Path, ugen_clock: Any) -> None:
+    def test_outputs_are_downloaded(self, job: Any, attempts: Any, tmp_path: Path, ugen_clock: Any) -> None:
         ugen_clock.advance(3600.0)
         task = UGenDownloadOutputsOperator(task_id="collect", job_id=job.job_id, output_path=str(tmp_path))
         stored = task.execute(attempts.next())
-        assert Path(stored["manifest"]).exists()
+        assert Path(stored["manifest_uri"]).exists()
         assert all(Path(file).stat().st_size for file in stored["files"])
 
     def test_an_unknown_kind_is_refused_when_the_dag_is_parsed(self) -> None:

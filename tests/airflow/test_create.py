@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,14 +14,8 @@ import pytest
 from airflow.sdk import Asset
 
 from tests.airflow.deferring import run, through
-from ugen_provider.core.api.errors import (
-    ConfigError,
-    InvalidRequestError,
-    JobFailedError,
-    JobTimeoutError,
-    RateLimitError,
-    TransportError,
-)
+from ugen_provider.core.api.errors import ConfigError, InvalidRequestError, RateLimitError, TransportError
+from ugen_provider.core.api.polling import JobFailedError, JobTimeoutError
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 from ugen_provider.triggers.jobs import UGenJobTrigger
@@ -48,11 +43,22 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.fixture(params=[True, False], ids=["store", "key_alone"])
+@pytest.fixture(params=["store", "key_alone", "ledger"])
 def any_attempts(request: pytest.FixtureRequest) -> Any:
     from tests.airflow.conftest import Attempts
 
-    return Attempts(with_store=request.param)
+    if request.param == "ledger":
+        request.getfixturevalue("ledger")
+    return Attempts(with_store=request.param != "key_alone")
+
+
+@pytest.fixture(params=["store", "ledger"])
+def recorded_attempts(request: pytest.FixtureRequest) -> Any:
+    from tests.airflow.conftest import Attempts
+
+    if request.param == "ledger":
+        request.getfixturevalue("ledger")
+    return Attempts()
 
 
 class TestBuying:
@@ -64,7 +70,7 @@ class TestBuying:
         assert result["final_video_url"]
         assert result["credits_consumed"] > 0
         assert all(0 <= score <= 1 for score in result["keyframe_scores"])
-        assert (result["how"], result["generation"], bought(ugen_emulator)) == ("submitted", 0, 1)
+        assert (result["outcome"], result["purchase_number"], bought(ugen_emulator)) == ("created", 0, 1)
 
     def test_another_attempt_takes_what_was_bought(
         self, any_attempts: Any, ugen_emulator: Any, deferrable: bool
@@ -84,7 +90,7 @@ class TestBuying:
     def test_a_finished_job_never_defers(self, attempts: Any) -> None:
         run(operator(), attempts.next())
         result = operator(deferrable=True).execute(attempts.next())
-        assert result["how"] == "taken"
+        assert result["outcome"] == "reused"
 
     def test_an_answer_that_was_lost_buys_nothing_twice(
         self, any_attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
@@ -110,16 +116,17 @@ class TestBuying:
         run(operator(), attempts.next())
         attempts.conf["ugen_regenerate"] = "again"
         result = run(operator(), attempts.next())
-        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+        assert (result["purchase_number"], bought(ugen_emulator)) == (1, 2)
 
-    def test_intents_never_expire_and_hold_no_key(self, attempts: Any) -> None:
+    def test_records_never_expire_and_hold_no_api_key(self, attempts: Any) -> None:
         from ugen_provider.version_compat import NEVER_EXPIRE
 
         run(operator(), attempts.next())
         assert set(attempts.store.retentions.values()) == {NEVER_EXPIRE}
         assert "ugen_sk_local" not in str(attempts.store.kept)
 
-    def test_mapped_rows_that_change_places_keep_their_jobs(self, ugen_emulator: Any) -> None:
+    @pytest.mark.usefixtures("ledger")
+    def test_mapped_rows_that_change_places_keep_their_jobs(self, ugen_emulator: Any, ugen_clock: Any) -> None:
         from tests.airflow.conftest import Attempts
 
         places = [Attempts(), Attempts()]
@@ -130,30 +137,42 @@ class TestBuying:
             return run(operator(scope_key=key, product_name=f"Product {key}"), context)["job_id"]
 
         first = [attempt(0, "a"), attempt(1, "b")]
+        ugen_clock.advance(25 * 3600.0)  # the service has forgotten the keys
         assert [attempt(0, "b"), attempt(1, "a")] == first[::-1]
         assert [attempt(0, "a"), attempt(1, "b")] == first
         assert bought(ugen_emulator) == 2
 
-    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "key_alone"])
-    def test_two_mapped_instances_with_one_scope_key_share_one_job(self, ugen_emulator: Any, with_store: bool) -> None:
+    @pytest.mark.parametrize("name", ["scope_key", "order_key"])
+    def test_scope_and_order_key_without_ledger_are_refused(self, attempts: Any, name: str) -> None:
+        with pytest.raises(UGenFailure, match=f"{name}: needs a ledger.*ledger_conn_id"):
+            run(operator(**{name: "lamp"}), attempts.next())
+
+    @pytest.mark.usefixtures("ledger")
+    def test_a_renamed_task_with_an_order_key_keeps_its_job(self, ugen_emulator: Any) -> None:
+        from tests.airflow.conftest import Attempts
+
+        first = run(operator(order_key="video"), Attempts(task_id="old").next())
+        second = run(operator(order_key="video"), Attempts(task_id="new").next())
+        assert (first["job_id"], second["outcome"], bought(ugen_emulator)) == (second["job_id"], "reused", 1)
+
+    @pytest.mark.usefixtures("ledger")
+    def test_two_mapped_instances_with_one_scope_key_share_one_job(self, ugen_emulator: Any) -> None:
         from tests.airflow.conftest import Attempts
 
         found = []
         for index in (0, 1):
-            context = Attempts(with_store=with_store).next()
+            context = Attempts().next()
             context["ti"].map_index = index
             found.append(run(operator(scope_key="lamp", deferrable=True), context))
         assert [result["status"] for result in found] == ["completed"] * 2
         assert (found[0]["job_id"], bought(ugen_emulator)) == (found[1]["job_id"], 1)
 
-    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "key_alone"])
-    def test_two_products_with_one_scope_key_are_not_taken_for_each_other(
-        self, ugen_emulator: Any, with_store: bool
-    ) -> None:
+    @pytest.mark.usefixtures("ledger")
+    def test_two_products_with_one_scope_key_stay_apart(self, ugen_emulator: Any) -> None:
         from tests.airflow.conftest import Attempts
 
         def attempt(index: int, product: str) -> Any:
-            context = Attempts(with_store=with_store).next()
+            context = Attempts().next()
             context["ti"].map_index = index
             return run(operator(scope_key="lamp", product_name=product), context)
 
@@ -162,7 +181,7 @@ class TestBuying:
             attempt(1, "Chair")
         assert bought(ugen_emulator) == 1
 
-    def test_from_create_to_collected_a_job_costs_six_requests_beside_the_shared_looks(
+    def test_a_job_costs_six_requests_beside_the_shared_polls(
         self, attempts: Any, ugen_emulator: Any, tmp_path: Path
     ) -> None:
         journal, task, context = ugen_emulator.emulator.journal, operator(deferrable=True), attempts.next()
@@ -173,7 +192,7 @@ class TestBuying:
         event = through(deferred.value.trigger)
         shared = journal.count - before  # what the watcher asked for, for everybody who waits
         result = task.resume_execution(deferred.value.method_name, {"event": event}, context)
-        assert Path(result["manifest"]).exists()
+        assert Path(result["manifest_uri"]).exists()
         own = [seen for seen in journal.find_requests(path="/api/") if not before <= seen.number < before + shared]
         assert len(own) <= 6, [(seen.method, seen.path) for seen in own]
 
@@ -189,8 +208,8 @@ class TestBuying:
         assert ugen_client.jobs.get(result["job_id"]).video_model == "kling3_std"
 
     def test_spending_off_buys_nothing(self, attempts: Any, connection: Any, ugen_emulator: Any) -> None:
-        connection(spending="attach_only")
-        with pytest.raises(UGenFailure, match="attach_only"):
+        connection(spending="reuse_only")
+        with pytest.raises(UGenFailure, match="reuse_only"):
             run(operator(), attempts.next())
         assert bought(ugen_emulator) == 0
 
@@ -203,11 +222,14 @@ class TestBuying:
 class TestProducts:
     @pytest.fixture
     def product(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        from ugen_provider.core.ledger.store import Ledger
+
+        Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True).close()
         ledger = json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")})
         monkeypatch.setenv("AIRFLOW_CONN_LEDGER", ledger)
         return {"idempotency": "content", "catalogue": "shop", "product_id": "LL-1", "ledger_conn_id": "ledger"}
 
-    def test_whoever_orders_a_product_gets_its_one_job(
+    def test_each_request_for_a_product_gets_its_one_job(
         self, product: dict[str, Any], ugen_emulator: Any, deferrable: bool
     ) -> None:
         from tests.airflow.conftest import Attempts
@@ -215,7 +237,7 @@ class TestProducts:
         found = {run(operator(deferrable=deferrable, **product), Attempts().next())["job_id"] for _ in range(3)}
         assert (len(found), bought(ugen_emulator)) == (1, 1)
 
-    def test_a_changed_product_is_another_order_and_one_that_changed_back_is_known(
+    def test_a_changed_product_is_new_and_one_changed_back_is_known(
         self, product: dict[str, Any], ugen_emulator: Any, attempts: Any
     ) -> None:
         names = ["Lamp", "Lamp 2", "Lamp"]
@@ -226,10 +248,10 @@ class TestProducts:
         ("wrong", "said"),
         [
             ({"catalogue": None}, "catalogue: must be named"),
-            ({"cancel_on_kill": True}, "cancel_on_kill: nobody owns a product's job alone"),
-            ({"cancel_on_timeout": True}, "cancel_on_timeout: nobody owns"),
+            ({"cancel_on_kill": True}, "cancel_on_kill: a product's job belongs to no task alone"),
+            ({"cancel_on_timeout": True}, "cancel_on_timeout: a product's job belongs"),
             ({"scope_key": "x"}, "scope_key: with idempotency='content'"),
-            ({"idempotency": "task_instance"}, "catalogue: tells products apart only with idempotency='content'"),
+            ({"idempotency": "task_instance"}, "catalogue: is used only with idempotency='content'"),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, product: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
@@ -253,25 +275,24 @@ class TestFailures:
         with pytest.raises(UGenFailure, match="moderation"):
             run(operator(deferrable=deferrable), attempts.next())
 
-    def test_a_job_that_somebody_cancelled_fails_and_regenerate_buys(
-        self, attempts: Any, ugen_client: Any, ugen_emulator: Any, deferrable: bool
+    def test_a_job_another_user_cancelled_fails_until_regenerate(
+        self, recorded_attempts: Any, ugen_client: Any, ugen_emulator: Any, deferrable: bool
     ) -> None:
+        attempts = recorded_attempts
         started = operator(wait_for_completion=False).execute(attempts.next())
         ugen_client.jobs.cancel(started["job_id"])
-        with pytest.raises(UGenFailure, match="somebody cancelled"):
+        with pytest.raises(UGenFailure, match="another user cancelled"):
             run(operator(deferrable=deferrable), attempts.next())
         run(operator(deferrable=deferrable, regenerate="x"), attempts.next())
         assert bought(ugen_emulator) == 2
 
-    def test_a_job_cancelled_while_it_was_waited_for_in_the_triggerer_was_cancelled_by_somebody(
-        self, attempts: Any, ugen_client: Any
-    ) -> None:
+    def test_a_job_cancelled_during_a_deferral_has_another_author(self, attempts: Any, ugen_client: Any) -> None:
         task, context = operator(deferrable=True), attempts.next()
         with pytest.raises(TaskDeferred) as deferred:
             task.execute(context)
         ugen_client.jobs.cancel(deferred.value.trigger.job_id)
         event = through(deferred.value.trigger)
-        with pytest.raises(UGenFailure, match="somebody cancelled"):
+        with pytest.raises(UGenFailure, match="another user cancelled"):
             task.resume_execution("execute_complete", {"event": event}, context)
 
     def test_a_job_cancelled_by_our_trigger_is_bought_anew_at_once(
@@ -281,26 +302,27 @@ class TestFailures:
             operator(deferrable=True).execute(attempts.next())
         ugen_client.jobs.cancel(
             deferred.value.trigger.job_id
-        )  # as the trigger's on_kill does, of which nobody comes back
+        )  # as the trigger's on_kill does, after which the task does not resume
         result = run(operator(deferrable=True), attempts.next())
-        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+        assert (result["purchase_number"], bought(ugen_emulator)) == (1, 2)
 
-    def test_a_cancel_that_could_not_be_sent_is_sent_by_the_next_attempt(
+    def test_an_unsent_cancel_is_sent_by_the_next_attempt(
         self, attempts: Any, ugen_client: Any, ugen_emulator: Any
     ) -> None:
-        from dataclasses import replace
-
-        from ugen_provider.core.jobs.intent import OurAction
-        from ugen_provider.operators.state import TaskStateIntentStore, intent_key, scope_of
+        from ugen_provider.core.api.config import Secret
+        from ugen_provider.core.ledger.record import Action, RecordSigner
+        from ugen_provider.operators.task_state import TaskStateOrderStore
 
         context = attempts.next()
         started = operator(wait_for_completion=False).execute(context)
-        store, scope = TaskStateIntentStore(attempts.store), str(scope_of(context))
-        assert intent_key(scope) in attempts.store.kept
-        store.write(replace(store.read(scope), action=OurAction("cancel", "kill", 0.0)))  # as the listener does first
+        store = TaskStateOrderStore(attempts.store, signer=RecordSigner(Secret("ugen_sk_local")))
+        record = store.read_verified(context["ti"].xcoms["ugen_job"]["order_key"])
+        assert record is not None
+        sent = Action(record.order_key, 0, started["job_id"], "cancel", "kill", record.token, 0.0, "sent")
+        store.append_action(sent)  # as the listener does first
         result = run(operator(), attempts.next())
         assert ugen_client.jobs.get(started["job_id"]).status == "cancelled"
-        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+        assert (result["purchase_number"], bought(ugen_emulator)) == (1, 2)
 
     def test_a_deadline_leaves_the_job_and_the_next_attempt_attaches(
         self, attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
@@ -309,7 +331,7 @@ class TestFailures:
         with pytest.raises(JobTimeoutError):
             run(operator(deferrable=deferrable, timeout=60), attempts.next())
         result = run(operator(deferrable=deferrable), attempts.next())
-        assert (result["how"], bought(ugen_emulator)) == ("attached", 1)
+        assert (result["outcome"], bought(ugen_emulator)) == ("reattached", 1)
 
     def test_cancel_on_timeout_cancels_and_the_next_attempt_buys(
         self, attempts: Any, ugen_emulator: Any, ugen_faults: Any, deferrable: bool
@@ -318,7 +340,7 @@ class TestFailures:
         with pytest.raises(JobTimeoutError):
             run(operator(deferrable=deferrable, timeout=60, cancel_on_timeout=True), attempts.next())
         result = run(operator(deferrable=deferrable), attempts.next())
-        assert (result["generation"], bought(ugen_emulator)) == (1, 2)
+        assert (result["purchase_number"], bought(ugen_emulator)) == (1, 2)
 
     def test_passing_errors_while_waiting_fail_nothing(self, attempts: Any, ugen_faults: Any, deferrable: bool) -> None:
         ugen_faults.add("status", status=500, method="GET", times=5)
@@ -328,14 +350,14 @@ class TestFailures:
         task, context = operator(deferrable=True), attempts.next()
         with pytest.raises(TaskDeferred) as deferred:
             task.execute(context)
-        forged = {"job_id": deferred.value.trigger.job_id, "status": "ended", "carry": deferred.value.trigger.carry}
+        forged = {"job_id": deferred.value.trigger.job_id, "status": "ended", "payload": deferred.value.trigger.payload}
         with pytest.raises(TaskDeferred):
             task.resume_execution("execute_complete", {"event": forged}, context)
 
     def test_low_quality_warns_or_fails(self, attempts: Any, ugen_faults: Any) -> None:
         ugen_faults.job(score=0.31, times=None)
         result = run(operator(min_score=0.5), attempts.next())
-        assert "below min_score" in result["notes"][-1]
+        assert "below min_score" in result["warnings"][-1]
         with pytest.raises(UGenFailure, match="below min_score"):
             run(operator(min_score="0.5", on_low_quality="fail"), attempts.next())
 
@@ -353,7 +375,7 @@ class TestSlots:
 
     def test_but_no_longer_than_it_may(self, attempts: Any, full: Any, deferrable: bool) -> None:
         with pytest.raises(RateLimitError):
-            run(operator(deferrable=deferrable, slot_timeout=10), attempts.next())
+            run(operator(deferrable=deferrable, queue_timeout=10), attempts.next())
 
     def test_who_may_not_wait_for_hours_asks_when_the_time_is_up(
         self, attempts: Any, ugen_faults: Any, ugen_clock: Any, deferrable: bool
@@ -361,7 +383,7 @@ class TestSlots:
         ugen_faults.add("status", status=429, retry_after=40000, method="POST", path="/api/v1/jobs", times=None)
         began = ugen_clock.now()
         with pytest.raises(RateLimitError):
-            run(operator(deferrable=deferrable, slot_timeout=600), attempts.next())
+            run(operator(deferrable=deferrable, queue_timeout=600), attempts.next())
         assert ugen_clock.now() - began < 700
 
 
@@ -369,7 +391,7 @@ class TestOutputs:
     def test_files_and_a_manifest_are_stored(self, attempts: Any, tmp_path: Path, deferrable: bool) -> None:
         result = run(operator(deferrable=deferrable, output_path=str(tmp_path), product_id="LL-1"), attempts.next())
         folder = tmp_path / "LL-1" / result["job_id"]
-        assert Path(result["manifest"]) == folder / "manifest.json"
+        assert Path(result["manifest_uri"]) == folder / "manifest.json"
         assert (folder / "final.mp4").stat().st_size > 0
         assert (folder / "keyframe-0.png").exists()
 
@@ -391,7 +413,7 @@ class TestOutputs:
         assert context["ti"].xcoms["job_id"] == deferred.value.trigger.job_id
         assert "dag_id=dag&run_id=run&task_id=job&map_index=-1" in context["ti"].xcoms["_link_UGenJobLink"]
 
-    def test_the_job_is_known_where_an_attempt_fails_over_what_an_earlier_one_bought(
+    def test_a_failing_attempt_still_knows_the_job_bought_earlier(
         self, attempts: Any, ugen_faults: Any, deferrable: bool
     ) -> None:
         ugen_faults.job(fail_at="agents", kind="moderation")
@@ -402,15 +424,35 @@ class TestOutputs:
                 run(operator(deferrable=deferrable), context)
             jobs.append(context["ti"].xcoms["job_id"])
         assert jobs[0] == jobs[1]
-        assert context["ti"].xcoms["ugen_watch"]["cancel_on_kill"] is False
+        assert context["ti"].xcoms["ugen_job"]["cancel_on_kill"] is False
 
     def test_the_log_ends_with_what_it_cost_and_where_the_video_is(
         self, attempts: Any, logged: Callable[[], str], deferrable: bool
     ) -> None:
         result = run(operator(deferrable=deferrable), attempts.next())
-        said = f"completed, {result['credits_consumed']} credits consumed, {result['final_video_url']}"
+        scores = " ".join(f"{score:.2f}" for score in result["keyframe_scores"])
+        said = rf"completed, took \d+ s, {result['credits_consumed']} credits consumed, keyframe scores {scores}, "
         ours = [line for line in logged().splitlines() if "HTTP Request" not in line]  # httpx's own, in Airflow 3.0
-        assert f"job {result['job_id']}: {said}" in ours[-1]
+        assert re.search(f"job {result['job_id']}: {said}.*{re.escape(result['final_video_url'])}", ours[-1])
+
+    def test_create_log_begins_with_cost_deadline_and_link(
+        self, attempts: Any, logged: Callable[[], str], deferrable: bool
+    ) -> None:
+        result = run(operator(deferrable=deferrable), attempts.next())
+        (first, *_) = [line for line in logged().splitlines() if f"job {result['job_id']}: created" in line]
+        said = r"created, status \w+, \d+ credits reserved, waiting until 2\S+ \S+Z, \S*/ugen/job\?dag_id=dag"
+        assert re.search(said, first)
+
+    def test_failure_is_raised_without_the_providers_stack(self, attempts: Any, connection: Any) -> None:
+        import traceback
+
+        connection(password="")
+        with pytest.raises(UGenFailure) as failure:
+            operator().execute(attempts.next())
+        frames = traceback.extract_tb(failure.value.__traceback__)
+        assert len([frame for frame in frames if "ugen_provider" in frame.filename]) == 1
+        assert failure.value.__cause__ is None
+        assert failure.value.__suppress_context__
 
     @pytest.fixture
     def own_picture(self, tmp_path: Path) -> dict[str, Any]:
@@ -428,7 +470,7 @@ class TestOutputs:
         assert (second["job_id"], second["request_changed"], len(uploads)) == (first["job_id"], False, 1)
 
     @pytest.mark.parametrize("ended", [True, False], ids=["ended", "at_work"])
-    def test_without_a_store_it_is_uploaded_again_and_the_job_is_found_by_its_key(
+    def test_without_a_store_the_job_is_found_by_its_key(
         self, own_picture: dict[str, Any], ugen_emulator: Any, ended: bool
     ) -> None:
         from tests.airflow.conftest import Attempts
@@ -474,12 +516,10 @@ class TestBadInput:
         with pytest.raises((InvalidRequestError, ConfigError), match=said):
             operator(**wrong)
 
-    def test_templates_are_judged_after_rendering_and_before_any_call(self, attempts: Any, ugen_emulator: Any) -> None:
-        task = operator(product_name="{{ nothing }}", segment_count="{{ n }}")
-        task.render_template_fields({"nothing": "", "n": "three"})
-        with pytest.raises(
-            UGenFailure, match=r"product_name: must not be empty.*segment_count: must be a whole number"
-        ):
+    def test_templates_are_checked_after_rendering_before_any_call(self, attempts: Any, ugen_emulator: Any) -> None:
+        task = operator(product_image_url="{{ url }}", segment_count="{{ n }}")
+        task.render_template_fields({"url": "lamp.png", "n": "three"})
+        with pytest.raises(UGenFailure, match=r"product_image_url: must be .*segment_count: must be a whole number"):
             run(task, attempts.next())
         assert ugen_emulator.emulator.journal.count == 0
 
@@ -487,7 +527,6 @@ class TestBadInput:
         ("name", "rendered", "said"),
         [
             ("product_name", "None", "product_name: its template rendered to nothing"),
-            ("scope_key", "None", "scope_key: its template rendered to nothing"),
             ("output_path", "", "output_path: its template rendered to nothing"),
             ("output_path", "nowhere://videos", "destination 'nowhere://videos' cannot be used: "),
             ("output_path", "gs://videos", "destination 'gs://videos' cannot be used: "),
@@ -499,13 +538,17 @@ class TestBadInput:
             ("job", "{'product_name': 'Lamp'}", "job: must be a dict .* hand over the output of a task"),
         ],
     )
-    def test_what_a_template_rendered_to_is_judged_before_anything_is_bought(
+    def test_rendered_values_are_checked_before_any_purchase(
         self, attempts: Any, ugen_emulator: Any, name: str, rendered: str, said: str
     ) -> None:
         task = operator(**{name: "{{ given }}"})
-        task.render_template_fields({"given": rendered})
-        with pytest.raises(UGenFailure, match=said):
+
+        def attempt() -> None:
+            task.render_template_fields({"given": rendered})
             run(task, attempts.next())
+
+        with pytest.raises(UGenFailure, match=said):
+            attempt()
         assert ugen_emulator.emulator.journal.count == 0
 
     @pytest.mark.parametrize(
@@ -557,7 +600,7 @@ class TestBadInput:
             run(operator(), attempts.next())
         assert "base_url of connection 'ugen_default'" in failure.value.__notes__[0]
 
-    def test_the_password_of_a_connection_for_something_else_is_not_sent(
+    def test_the_password_of_another_connection_type_is_not_sent(
         self, attempts: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shop = {"conn_type": "http", "host": "http://127.0.0.1:9", "password": "of the shop"}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import sqlite3
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,10 @@ import sqlalchemy as sa
 from tests.airflow.deferring import run, through
 from tests.torture.postgres import OwnPostgres, own_postgres
 from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
-from ugen_provider.core.batch import LedgerUnavailableError, RunRefusedError, claims, waves
-from ugen_provider.core.feeds import FeedError
-from ugen_provider.core.media import outputs
-from ugen_provider.core.media.outputs import download_outputs
+from ugen_provider.core.batch import leases
+from ugen_provider.ledger import LedgerUnavailableError
 from ugen_provider.operators.errors import UGenFailure
-from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator
+from ugen_provider.operators.feeds import UGenCreateJobsFromFeedOperator, UGenExportVideosOperator
 from ugen_provider.triggers.jobs import MOST_JOBS, UGenJobBatchTrigger
 from ugen_provider.version_compat import AirflowFailException, TaskDeferred
 
@@ -31,7 +29,9 @@ GIVEN = ("task_id", "feed", "catalogue", "budget", "job_defaults", "poll_interva
 
 @pytest.fixture
 def make(connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(waves, "_STILL", 0.3)
+    from ugen_provider.core.ledger.store import Ledger
+
+    Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True).close()
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}))
 
     def operator(**more: Any) -> UGenCreateJobsFromFeedOperator:
@@ -73,7 +73,7 @@ def test_it_buys_in_waves_and_waits_for_each_in_the_triggerer(
     assert (result["bought"], result["attached"]) == (5, 0)
 
 
-def test_a_wave_takes_all_the_places_that_it_may_and_leaves_before_any_of_its_jobs_has_ended(
+def test_a_wave_takes_all_allowed_slots_and_leaves_early(
     make: Any, attempts: Any, ugen_emulator: Any, tmp_path: Path
 ) -> None:
     feed = tmp_path / "many.csv"
@@ -85,30 +85,14 @@ def test_a_wave_takes_all_the_places_that_it_may_and_leaves_before_any_of_its_jo
     assert len(ugen_emulator.emulator.journal.find_purchases()) == 20
 
 
-def test_a_wave_stays_until_what_has_ended_is_stored_however_long_that_takes(
-    make: Any, attempts: Any, ugen_emulator: Any, ugen_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wave_stores_what_has_ended_before_it_leaves(
+    make: Any, attempts: Any, ugen_emulator: Any, ugen_clock: Any, tmp_path: Path
 ) -> None:
-    """It would leave in the middle, and come back at once, since the job that it is to wait for has ended."""
-    monkeypatch.setattr(waves, "_STILL", 0.01)
-    stored, looks, is_bought = threading.Event(), 0, waves._is_bought
-
-    def counted(progress: Any) -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == 20:
-            stored.set()
-        return is_bought(progress)
-
-    def slowly(*args: Any, **kwargs: Any) -> Any:
-        assert stored.wait(5.0), "the wave has left"
-        return download_outputs(*args, **kwargs)
-
+    """Jobs that have ended are stored by the same wave, however long the storage takes."""
     output = str(tmp_path / "videos")
     with pytest.raises(TaskDeferred):
         make(in_flight=5, output_path=output).execute(attempts.next())
     ugen_clock.advance(3600.0)
-    monkeypatch.setattr(waves, "_is_bought", counted)
-    monkeypatch.setattr(outputs, "download_outputs", slowly)
     result = make(in_flight=5, output_path=output).execute(attempts.context())
     assert (result["completed"], result["not_stored"]) == (5, 0)
 
@@ -166,27 +150,23 @@ def test_a_mapping_says_what_columns_become(
     assert made == ["enthusiastic"] * result["completed"]
 
 
-def test_a_feed_of_another_encoding_is_read_where_it_is_told(
-    make: Any, attempts: Any, moving_clock: Any, tmp_path: Path
-) -> None:
+def test_a_feed_is_read_in_a_named_encoding(make: Any, attempts: Any, moving_clock: Any, tmp_path: Path) -> None:
     feed = tmp_path / "feed.csv"
     feed.write_bytes("id;title;image_link\n1;Käse;https://s.example/1.jpg\n".encode("latin-1"))
-    with pytest.raises(FeedError, match="is not utf-8"):
-        make(deferrable=False, feed=str(feed), run_key="once").execute(attempts.next())
+    unread = make(deferrable=False, feed=str(feed), run_key="once").execute(attempts.next())
+    assert (unread["rejected"], unread["completed"]) == (1, 0)
     result = make(deferrable=False, feed=str(feed), encoding="latin-1").execute(attempts.next())
     assert result["completed"] == 1
 
 
-def test_a_feed_that_is_plainly_wrong_fails_the_task_before_anything_is_bought(
-    make: Any, attempts: Any, ugen_emulator: Any
-) -> None:
-    with pytest.raises(RunRefusedError, match="max_rejected is 0: nothing was bought"):
+def test_an_invalid_feed_fails_the_task_before_any_purchase(make: Any, attempts: Any, ugen_emulator: Any) -> None:
+    with pytest.raises(UGenFailure, match="max_rejected is 0: nothing was bought"):
         make(deferrable=False, max_rejected=0).execute(attempts.next())
     assert not ugen_emulator.emulator.journal.find_purchases()
 
 
 @pytest.mark.parametrize("rendered", ["", "None", None, "plenty"])
-def test_a_budget_whose_template_rendered_to_nothing_is_no_unlimited_one(
+def test_a_budget_rendered_to_nothing_is_not_unlimited(
     make: Any, attempts: Any, ugen_emulator: Any, rendered: Any
 ) -> None:
     task = make(budget="{{ budget }}")
@@ -202,7 +182,7 @@ def test_a_missing_ledger_is_named(make: Any, attempts: Any) -> None:
 
 
 @pytest.mark.parametrize("executor", ["CeleryExecutor", "LocalExecutor,KubernetesExecutor", "LocalExecutor;a=my.Own:x"])
-def test_a_ledger_in_a_file_is_refused_where_tasks_run_on_several_machines(
+def test_a_ledger_file_is_refused_for_tasks_on_several_machines(
     make: Any, attempts: Any, monkeypatch: pytest.MonkeyPatch, ugen_emulator: Any, executor: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
@@ -221,12 +201,15 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnPostgres]:
         where = {"host": "127.0.0.1", "port": server.port, "schema": "postgres"}
         login = {"conn_type": "postgres", "login": "postgres", "password": "geheim"}
         monkeypatch.setenv("AIRFLOW_CONN_SHARED", json.dumps(where | login))
-        monkeypatch.setattr(claims, "LEASE", 0.5)  # whoever comes next shall not wait a minute
+        monkeypatch.setattr(leases, "LEASE", 0.5)  # the next attempt does not wait a minute
+        from ugen_provider.core.ledger.store import Ledger
+
+        Ledger.init(f"postgresql://postgres:geheim@127.0.0.1:{server.port}/postgres").close()
         yield server
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_ledger_whose_database_goes_away_is_one_error_that_airflow_retries(
+def test_a_lost_ledger_database_is_an_error_airflow_retries(
     make: Any, attempts: Any, database: OwnPostgres, ugen_emulator: Any, moving_clock: Any, deferrable: bool
 ) -> None:
     class Crashing(UGenCreateJobsFromFeedOperator):
@@ -257,7 +240,7 @@ def test_a_trigger_refuses_ten_thousand_ids() -> None:
         UGenJobBatchTrigger(job_ids=[str(number) for number in range(10_000)], ugen_conn_id="ugen_default")
 
 
-def test_products_that_failed_fail_the_task_where_that_is_asked_for(
+def test_failed_products_fail_the_task_where_asked(
     make: Any, attempts: Any, ugen_faults: Any, moving_clock: Any
 ) -> None:
     ugen_faults.job(fail_at="agents", kind="moderation")
@@ -266,7 +249,7 @@ def test_products_that_failed_fail_the_task_where_that_is_asked_for(
         make(deferrable=False, fail_on_failures=True).execute(attempts.next())
 
 
-def test_videos_that_could_not_be_stored_fail_the_task_where_that_is_asked_for(
+def test_unstored_videos_fail_the_task_where_asked(
     make: Any, attempts: Any, ugen_emulator: Any, ugen_faults: Any, moving_clock: Any, tmp_path: Path
 ) -> None:
     ugen_faults.add(kind="wrong_type", path="/media/*final*", times=None)
@@ -287,3 +270,44 @@ def test_a_destination_that_nothing_can_write_to_buys_nothing(
     with pytest.raises(UGenFailure, match=f"destination '{output_path}' cannot be used: "):
         make(deferrable=False, output_path=output_path).execute(attempts.next())
     assert ugen_emulator.emulator.journal.find_purchases() == []
+
+
+def test_limits_of_a_plan_reach_the_run(make: Any, attempts: Any, ugen_clock: Any, tmp_path: Path) -> None:
+    (tmp_path / "selection.json").write_text('{"products": ["LL-1002"]}')
+    ugen_clock.run(100_000)
+    first = make(deferrable=False, only=str(tmp_path / "selection.json")).execute(attempts.next())
+    assert (first["completed"], first["skipped"]) == (1, 4)
+    assert make(deferrable=False, only=["LL-1003", "LL-1005"], run_key="b").execute(attempts.next())["completed"] == 2
+    with pytest.raises(UGenFailure, match="max_new is 1"):
+        make(deferrable=False, max_new=1, guard_min=1, run_key="c").execute(attempts.next())
+    given = {"max_changed": 0.1, "guard_min": 1, "job_defaults": {"segment_count": 2}}
+    with pytest.raises(UGenFailure, match="max_changed is 10%"):
+        make(deferrable=False, run_key="d", **given).execute(attempts.next())
+    waits = make(deferrable=False, run_key="e", on_changed="postpone", limit=3, **given).execute(attempts.next())
+    assert waits["running"] + waits["failed"] == 0
+    for wrong in ({"on_changed": "buy"}, {"adopt": "no"}, {"max_gone": 2}, {"limit": 0}, {"supplemental": "yes"}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            make(**wrong)
+
+
+def test_export_writes_a_feed_and_a_table(
+    make: Any, attempts: Any, ugen_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ugen_clock.run(100_000)
+    make(deferrable=False).execute(attempts.next())
+    monkeypatch.setenv("AIRFLOW_CONN_SITE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "site.db")}))
+    given: dict[str, Any] = {"task_id": "export", "catalogue": "shop", "ledger_conn_id": "ledger"}
+    path = tmp_path / "videos.xml"
+    result = UGenExportVideosOperator(**given, to=str(path)).execute(attempts.next())
+    assert result == {"address": str(path), "products": 5, "skipped": 0}
+    assert path.read_text().count("<g:video_link>") == 5
+    assert UGenExportVideosOperator(**given, to="memory://shop/videos.tsv", format="tsv").execute({})["products"] == 5
+    assert UGenExportVideosOperator(**given, table_conn_id="site").execute({})["products"] == 5
+    with sqlite3.connect(tmp_path / "site.db") as site:
+        assert site.execute("SELECT count(*) FROM ugen_video").fetchone() == (5,)
+    with pytest.raises(UGenFailure, match="is unchanged"):
+        UGenExportVideosOperator(**given, to=str(path), min_score=1.0).execute({})
+    assert path.read_text().count("<g:video_link>") == 5
+    for wrong in ({}, {"to": "a", "table_conn_id": "b"}, {"to": "a", "format": "rss"}, {"to": "a", "max_gone": 3}):
+        with pytest.raises(ConfigError):
+            UGenExportVideosOperator(**given, **wrong)

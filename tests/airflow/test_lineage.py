@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What OpenLineage is told of a job. The facets need its library, with which they are tested where it is installed."""
+"""Reports to OpenLineage about a job. The facets need its library, with which they are tested where it is installed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.airflow.deferring import run
+from ugen_provider.operators.base import LINEAGE_FACET, dataset_address
 from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.operators.jobs import UGenCreateJobOperator
-from ugen_provider.operators.lineage import FACET, dataset_address
 from ugen_provider.operators.media import UGenDownloadOutputsOperator
 
 LAMP: dict[str, Any] = {
@@ -34,7 +34,7 @@ LAMP: dict[str, Any] = {
         ("https://user:pass@shop.example:8443/a", ("https://shop.example:8443", "/a")),
     ],
 )
-def test_datasets_are_named_as_openlineage_does_and_without_secrets(address: str, named: tuple[str, str]) -> None:
+def test_datasets_have_openlineage_names_without_secrets(address: str, named: tuple[str, str]) -> None:
     assert dataset_address(address) == named
 
 
@@ -43,7 +43,7 @@ class TestFacets:
     def _openlineage(self, connection: Any, moving_clock: Any) -> None:
         pytest.importorskip("airflow.providers.openlineage", reason="Airflow's OpenLineage provider is not installed")
 
-    def told(self, task: Any) -> dict[str, Any]:
+    def reported(self, task: Any) -> dict[str, Any]:
         """As it would be sent."""
         from openlineage.client.serde import Serde
 
@@ -51,7 +51,7 @@ class TestFacets:
         return {
             "inputs": [json.loads(Serde.to_json(one)) for one in found.inputs],
             "outputs": [json.loads(Serde.to_json(one)) for one in found.outputs],
-            "facet": json.loads(Serde.to_json(found.run_facets[FACET])),
+            "facet": json.loads(Serde.to_json(found.run_facets[LINEAGE_FACET])),
         }
 
     @pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferred"])
@@ -60,36 +60,38 @@ class TestFacets:
     ) -> None:
         task = UGenCreateJobOperator(task_id="job", deferrable=deferrable, output_path=str(tmp_path), **LAMP)
         result = run(task, attempts.next())
-        told = self.told(task)
-        assert [(one["namespace"], one["name"]) for one in told["inputs"]] == [("https://shop.example", "/lamp.png")]
-        assert [(one["namespace"], one["name"]) for one in told["outputs"]] == [
+        reported = self.reported(task)
+        assert [(one["namespace"], one["name"]) for one in reported["inputs"]] == [
+            ("https://shop.example", "/lamp.png")
+        ]
+        assert [(one["namespace"], one["name"]) for one in reported["outputs"]] == [
             ("file", str(tmp_path / result["job_id"]))
         ]
-        assert {name: told["facet"][name] for name in ("job_id", "status", "credits_consumed", "how")} == {
-            name: result[name] for name in ("job_id", "status", "credits_consumed", "how")
+        assert {name: reported["facet"][name] for name in ("job_id", "status", "credits_consumed", "outcome")} == {
+            name: result[name] for name in ("job_id", "status", "credits_consumed", "outcome")
         }
-        assert "secret" not in json.dumps(told)
+        assert "secret" not in json.dumps(reported)
 
-    def test_without_a_folder_of_ones_own_the_video_is_where_the_service_keeps_it(self, attempts: Any) -> None:
+    def test_without_a_destination_the_video_has_the_service_address(self, attempts: Any) -> None:
         task = UGenCreateJobOperator(task_id="job", **LAMP)
         result = run(task, attempts.next())
-        (video,) = self.told(task)["outputs"]
+        (video,) = self.reported(task)["outputs"]
         assert result["final_video_url"].startswith(video["namespace"] + video["name"])
 
-    def test_a_job_that_failed_is_told_by_its_id(self, attempts: Any, ugen_faults: Any) -> None:
+    def test_a_failed_job_is_reported_by_its_id(self, attempts: Any, ugen_faults: Any) -> None:
         ugen_faults.job(fail_at="agents", kind="moderation")
         context, task = attempts.next(), UGenCreateJobOperator(task_id="job", **LAMP)
         with pytest.raises(UGenFailure):
             run(task, context)
-        told = self.told(task)
-        assert (told["facet"]["job_id"], told["outputs"]) == (context["ti"].xcoms["job_id"], [])
+        reported = self.reported(task)
+        assert (reported["facet"]["job_id"], reported["outputs"]) == (context["ti"].xcoms["job_id"], [])
 
     def test_a_download_has_the_folder(self, attempts: Any, tmp_path: Path) -> None:
         job_id = run(UGenCreateJobOperator(task_id="job", **LAMP), attempts.next())["job_id"]
         task = UGenDownloadOutputsOperator(task_id="collect", job_id=job_id, output_path=str(tmp_path))
         run(task, attempts.next())
-        (folder,) = self.told(task)["outputs"]
+        (folder,) = self.reported(task)["outputs"]
         assert folder["name"] == str(tmp_path / job_id)
 
-    def test_a_task_that_never_knew_a_job_has_nothing_to_tell(self) -> None:
+    def test_a_task_without_a_job_reports_nothing(self) -> None:
         assert UGenCreateJobOperator(task_id="job", **LAMP).get_openlineage_facets_on_complete(None) is None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow tells a task that a connection is not defined also where its API server could not look, as while its database
-restarts: a connection that is not there fails the task for good, one that nobody could look for does not."""
+"""Airflow reports a connection as not defined also where its API server could not look it up, as while its database
+restarts: a missing connection fails the task for good, one that could not be looked up does not."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 from ugen_provider.core.api.errors import ConfigError, UGenError
-from ugen_provider.hooks.missing import ConnectionUnreadableError
-from ugen_provider.hooks.ugen import UGenHook
-from ugen_provider.operators.airflow_rest import AirflowRest
+from ugen_provider.hooks.ugen import ConnectionUnreadableError, UGenHook, ledger_address
 from ugen_provider.operators.errors import UGenFailure
-from ugen_provider.operators.feeds import ledger_address
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 from ugen_provider.version_compat import AIRFLOW_3_1_PLUS, AirflowFailException
 
@@ -21,12 +18,11 @@ pytestmark = pytest.mark.skipif(not AIRFLOW_3_1_PLUS, reason="a task of Airflow 
 ASKED = [
     pytest.param(lambda: UGenHook("nowhere").config, id="ugen"),
     pytest.param(lambda: ledger_address("nowhere"), id="ledger"),
-    pytest.param(lambda: AirflowRest("nowhere"), id="airflow"),
 ]
 
 
 class Supervisor:
-    """What a task asks; it answers as the test says."""
+    """The receiver of a task's questions; it answers as the test says."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
@@ -65,7 +61,7 @@ def refused() -> Any:
 
 
 @pytest.mark.parametrize("ask", ASKED)
-def test_a_connection_that_is_not_there_is_told_as_such(answers: Any, ask: Any) -> None:
+def test_a_missing_connection_is_reported_as_missing(answers: Any, ask: Any) -> None:
     answers(error("CONNECTION_NOT_FOUND"))
     with pytest.raises(ConfigError, match="connection 'nowhere' is not defined: add it "):
         ask()
@@ -73,13 +69,13 @@ def test_a_connection_that_is_not_there_is_told_as_such(answers: Any, ask: Any) 
 
 @pytest.mark.parametrize("answer", [no_answer, refused])
 @pytest.mark.parametrize("ask", ASKED)
-def test_a_connection_that_nobody_could_look_for_is_told_as_such(answers: Any, ask: Any, answer: Any) -> None:
+def test_an_unreadable_connection_is_reported_as_unreadable(answers: Any, ask: Any, answer: Any) -> None:
     answers(answer())
     with pytest.raises(ConnectionUnreadableError, match="connection 'nowhere' could not be read"):
         ask()
 
 
-def test_a_task_fails_for_good_only_where_the_connection_is_not_there(answers: Any, attempts: Any) -> None:
+def test_a_task_fails_for_good_only_without_its_connection(answers: Any, attempts: Any) -> None:
     order = {"product_name": "Lamp", "product_image_url": "https://shop.example/l.png", "segment_count": 1}
     task = UGenCreateJobOperator(task_id="job", ugen_conn_id="nowhere", **order)
     answers(error("CONNECTION_NOT_FOUND"))

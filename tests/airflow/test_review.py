@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gate: what a person is shown, what a no and a time that ran out do, and what the create task knows of it then."""
+"""The gate: its page, the effects of a rejection and an expiry, and their report to the create task."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Gate:
 
 @pytest.fixture
 def open_gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gate]:
-    """A gate whose job stands at it. Airflow's own table of questions, for which there is no server here, is a list."""
+    """A gate at which its job waits. Airflow's own table of questions, for which there is no server here, is a list."""
     from airflow.providers.standard.operators import hitl
 
     asked: list[dict[str, Any]] = []
@@ -117,14 +117,14 @@ class TestAsking:
         ("arguments", "said"),
         [({}, "Lamp: does this keyframe look right?"), ({"subject": "For the spring?"}, "For the spring?")],
     )
-    def test_the_list_of_open_actions_tells_the_products_apart(
+    def test_the_list_of_open_actions_distinguishes_products(
         self, open_gate: Callable[..., Gate], arguments: dict[str, Any], said: str
     ) -> None:
         gate = open_gate(**arguments)
         gate.ask()
         assert gate.asked[-1]["subject"] == said
 
-    def test_a_yes_to_a_picture_that_was_made_again_since_does_not_go_on(
+    def test_approval_of_a_keyframe_made_again_since_is_refused(
         self, open_gate: Callable[..., Gate], ugen_client: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate = open_gate()
@@ -134,7 +134,7 @@ class TestAsking:
         with pytest.raises(UGenFailure, match="made again after it was approved"):
             run(UGenResumeJobOperator(task_id="go_on", approval=approval), Attempts(task_id="go_on").next())
 
-    def test_a_clear_after_the_keyframe_was_made_again_shows_and_approves_the_new_one(
+    def test_a_clear_after_a_new_keyframe_approves_the_new_one(
         self, open_gate: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate = open_gate()
@@ -148,7 +148,7 @@ class TestAsking:
         resume = UGenResumeJobOperator(task_id="go_on", approval=new, wait_for_completion=False)
         assert run(resume, Attempts(task_id="go_on").next())["job_id"] == gate.job_id
 
-    def test_a_job_beyond_its_gate_asks_nobody(self, open_gate: Callable[..., Gate], ugen_client: Any) -> None:
+    def test_a_job_beyond_its_gate_asks_no_question(self, open_gate: Callable[..., Gate], ugen_client: Any) -> None:
         gate = open_gate()
         ugen_client.jobs.resume(gate.job_id)
         assert (gate.ask()["job_id"], gate.asked) == (gate.job_id, [])
@@ -161,7 +161,7 @@ class TestClosing:
             assert gate.answer("Reject") == {"job_id": gate.job_id, "approved": False}
 
         def expired(gate: Gate) -> None:
-            with pytest.raises(UGenFailure, match="nobody answered in time"):
+            with pytest.raises(UGenFailure, match="no answer arrived in time"):
                 gate.expire()
 
         made = {"rejected": rejected, "expired": expired}[request.param]
@@ -185,12 +185,12 @@ class TestClosing:
         gate.ask()
         close(gate)
         for _ in range(2):
-            with pytest.raises(UGenFailure, match=rf"the job was cancelled \({close.word}\)"):
+            with pytest.raises(UGenFailure, match=rf"was cancelled \({close.word}\)"):
                 gate.create()
         assert bought(ugen_emulator) == 1
-        assert gate.create(regenerate="another look")["generation"] == 1
+        assert gate.create(regenerate="another look")["purchase_number"] == 1
 
-    def test_an_attempt_after_one_that_could_not_cancel_cancels_without_asking_again(
+    def test_attempt_after_a_failed_cancel_cancels_without_asking(
         self, open_gate: Callable[..., Gate], close: Any, ugen_client: Any, ugen_faults: Any
     ) -> None:
         gate = open_gate()
@@ -202,11 +202,11 @@ class TestClosing:
         if close.word == "rejected":
             assert gate.ask() == {"job_id": gate.job_id, "approved": False}
         else:
-            with pytest.raises(UGenFailure, match="nobody answered in time"):
+            with pytest.raises(UGenFailure, match="no answer arrived in time"):
                 gate.ask()
         assert (status(ugen_client, gate), len(gate.asked)) == ("cancelled", 1)
 
-    def test_a_cancel_that_could_not_be_sent_is_sent_by_a_cleared_create_task(
+    def test_an_unsent_cancel_is_sent_by_a_cleared_create_task(
         self, open_gate: Callable[..., Gate], close: Any, ugen_client: Any, ugen_faults: Any, ugen_emulator: Any
     ) -> None:
         gate = open_gate()
@@ -223,7 +223,7 @@ class TestClosing:
     ) -> None:
         gate = open_gate(fail_on_reject=True)
         gate.ask()
-        with pytest.raises(UGenFailure, match="the look was rejected"):
+        with pytest.raises(UGenFailure, match="the keyframe was rejected"):
             gate.answer("Reject")
         assert status(ugen_client, gate) == "cancelled"
 
@@ -238,11 +238,11 @@ class TestCancelTask:
         cancel = UGenCancelJobOperator(task_id="stop", job_id=job_id)
         dag.tasks += [create, cancel]
         assert run(cancel, stop.next())["status"] == "cancelled"
-        with pytest.raises(UGenFailure, match=r"the job was cancelled \(operator\)"):
+        with pytest.raises(UGenFailure, match=r"was cancelled \(operator\)"):
             run(create, make.next())
         assert bought(ugen_emulator) == 1
 
-    def test_one_that_came_too_late_takes_nothing_from_a_job_that_is_run_again(
+    def test_a_late_rejection_leaves_a_job_that_runs_again(
         self, ugen_client: Any, ugen_faults: Any, ugen_clock: Any
     ) -> None:
         ugen_faults.job(fail_at="generation", times=1)
@@ -256,21 +256,21 @@ class TestCancelTask:
         dag.tasks += [create, cancel]
         assert run(cancel, stop.next())["status"] == "failed"
         ugen_client.jobs.retry(job_id)
-        assert run(create, make.next())["how"] == "attached"
+        assert run(create, make.next())["outcome"] == "reattached"
         assert not ugen_client.jobs.get(job_id).ended
 
 
 def made_again(monkeypatch: pytest.MonkeyPatch) -> str:
-    """From now on the service tells of another keyframe, whose picture is another one; returns its address."""
+    """From now on the service reports another keyframe with another picture; returns its address."""
     from dataclasses import replace
 
-    from ugen_provider.core.jobs import gate
+    from ugen_provider.core.jobs.sync import actions
 
-    look_at, url = gate.look_at, "http://127.0.0.1:1/again.png"
+    read_keyframe, url = actions.read_keyframe, "http://127.0.0.1:1/again.png"
 
-    def look_again(caller: Any, job_id: str, **more: Any) -> Any:
-        seen = yield from look_at(caller, job_id, **more)
+    def read_again(world: Any, job_id: str, **more: Any) -> Any:
+        seen = read_keyframe(world, job_id, **more)
         return replace(seen, keyframe_id="again", digest="a" * 64, image_url=url)
 
-    monkeypatch.setattr(gate, "look_at", look_again)
+    monkeypatch.setattr(actions, "read_keyframe", read_again)
     return url

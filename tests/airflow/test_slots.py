@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accounts with few slots: twenty mapped tasks without a retry all complete, and the slots hardly ever stand empty.
+"""Accounts with few slots: twenty mapped tasks without a retry all complete, and the slots are hardly ever empty.
 
 Everything runs in this process on one clock that only moves when everybody waits.
 """
@@ -18,7 +18,7 @@ import pytest
 
 from tests.airflow.conftest import Attempts
 from tests.core.local import InProcess
-from ugen_provider.core.api import _transport
+from ugen_provider.core.api import transport as api_transport
 from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.settings import Settings, TenantSettings
@@ -63,17 +63,17 @@ class Simulation:
                     future.set_result(None)
 
     def take_the_place_of_time_and_network(self, monkeypatch: pytest.MonkeyPatch, transport: InProcess) -> None:
-        """From now on every client reaches this account, and nobody waits but on its clock."""
+        """From now on every client reaches this account, and all waits use its clock."""
         monkeypatch.setattr(SystemClock, "now", lambda _: self.world.now() + self.skew)
         monkeypatch.setattr(SystemClock, "tick", lambda _: self.world.now())
         monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: None)
         monkeypatch.setattr(SystemClock, "asleep", lambda _, seconds: self.asleep(seconds))
         sync_client, async_client = httpx.Client, httpx.AsyncClient
-        monkeypatch.setattr(_transport.httpx, "Client", lambda **_: sync_client(transport=transport))
-        monkeypatch.setattr(_transport.httpx, "AsyncClient", lambda **_: async_client(transport=transport))
+        monkeypatch.setattr(api_transport.httpx, "Client", lambda **_: sync_client(transport=transport))
+        monkeypatch.setattr(api_transport.httpx, "AsyncClient", lambda **_: async_client(transport=transport))
 
     async def task(self, number: int) -> dict[str, Any]:
-        """What Airflow does with one mapped task that has no retry."""
+        """Return what Airflow does with one mapped task that has no retry."""
         return await self.attempt(number, Attempts().next())
 
     async def attempt(self, number: int, context: Any, *, conn: str = "ugen_default") -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Simulation:
                 await self.asleep(SCHEDULING)
 
     async def event_of(self, number: int, trigger: Any) -> Any:
-        """What a trigger tells."""
+        """Return the event of a trigger."""
         return await first_event(trigger)
 
     async def run(self, tasks: int) -> list[dict[str, Any]]:

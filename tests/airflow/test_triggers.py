@@ -7,16 +7,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from tests.airflow.conftest import TaskInstance
+from tests.airflow.deferring import through
 from ugen_provider import CreateJob
+from ugen_provider.core.api.models import Job
 from ugen_provider.triggers import jobs
+from ugen_provider.triggers.cancellation import JOB_REF, JobRef
 from ugen_provider.triggers.jobs import UGenJobTrigger
-from ugen_provider.triggers.killing import WATCH, Watch
 
 pytestmark = pytest.mark.usefixtures("connection")
 LAMP = {"product_name": "Lamp", "product_image_url": "https://shop.example/lamp.png", "segment_count": 1}
@@ -24,30 +28,31 @@ LAMP = {"product_name": "Lamp", "product_image_url": "https://shop.example/lamp.
 
 @pytest.fixture
 def job(ugen_client: Any) -> Any:
-    """A job at work; the emulator's clock stands still."""
+    """A job at work; the emulator's clock does not move."""
     return ugen_client.jobs.create(CreateJob(**LAMP))
 
 
 @pytest.fixture
 def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """What the supervisor of a triggerer would be told by the API server."""
+    """Set the answers of the API server to the supervisor of a triggerer."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     from airflow.sdk.execution_time.xcom import XCom
 
-    def say(states: dict[str, str], watches: dict[int, Watch]) -> None:
+    def say(states: dict[str, str], refs: dict[int, JobRef]) -> None:
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: {"run": states}))
 
         def get_one(*, key: str, map_index: int, **_: Any) -> Any:
-            found = watches.get(map_index) if key == WATCH else None
-            return None if found is None else found.to_dict()
+            found = refs.get(map_index) if key == JOB_REF else None
+            return None if found is None else asdict(found)
 
         monkeypatch.setattr(XCom, "get_one", get_one)
 
     return say
 
 
-def watch(job: Any, *, attempt: int = 1, by_scope_key: bool = False) -> Watch:
-    return Watch(job.job_id, "ugen_default", "scope", attempt, cancel_on_kill=True, by_scope_key=by_scope_key)
+def ref(job: Any, *, attempt: int = 1, map_index: int = -1, has_scope_key: bool = False) -> JobRef:
+    name = f"{attempt} job {map_index}"
+    return JobRef(job.job_id, "ugen_default", name, cancel_on_kill=True, has_scope_key=has_scope_key)
 
 
 @contextmanager
@@ -65,7 +70,7 @@ def asked_for(ugen_emulator: Any, method: str) -> Iterator[asyncio.Event]:
         yield asked
 
 
-def killed(job: Any, ugen_emulator: Any, *, map_index: int = -1, by_scope_key: bool = False) -> None:
+def killed(job: Any, ugen_emulator: Any, *, map_index: int = -1, has_scope_key: bool = False) -> None:
     """Let a trigger wait until it has looked at its job once, and end it as Airflow before 3.3 does: by cancelling."""
 
     async def play() -> None:
@@ -73,9 +78,9 @@ def killed(job: Any, ugen_emulator: Any, *, map_index: int = -1, by_scope_key: b
             job_id=job.job_id,
             ugen_conn_id="ugen_default",
             cancel_on_kill=True,
-            by_scope_key=by_scope_key,
+            has_scope_key=has_scope_key,
         )
-        trigger.task_instance = TaskInstance(map_index=map_index)  # type: ignore[assignment]
+        trigger.task_instance = TaskInstance(id="1", map_index=map_index)  # type: ignore[assignment]
 
         async def wait() -> None:
             async for _ in trigger.run():
@@ -93,7 +98,7 @@ def killed(job: Any, ugen_emulator: Any, *, map_index: int = -1, by_scope_key: b
 
 
 class TestWithoutOnKill:
-    """Airflow before 3.3 calls no `on_kill`: whatever befalls a trigger cancels its coroutine."""
+    """Airflow before 3.3 calls no `on_kill`: each end of a trigger cancels its coroutine."""
 
     @pytest.fixture(autouse=True)
     def _before_3_3(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +108,7 @@ class TestWithoutOnKill:
     def test_a_task_instance_that_a_person_ended_cancels(
         self, job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any, state: str
     ) -> None:
-        airflow_says({"job": state}, {-1: watch(job)})
+        airflow_says({"job": state}, {-1: ref(job)})
         killed(job, ugen_emulator)
         assert ugen_client.jobs.get(job.job_id).status == "cancelled"
 
@@ -122,12 +127,12 @@ class TestWithoutOnKill:
     def test_everything_else_leaves(
         self, job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any, state: str, attempt: int
     ) -> None:
-        airflow_says({"job": state}, {-1: watch(job, attempt=attempt)})
+        airflow_says({"job": state}, {-1: ref(job, attempt=attempt)})
         killed(job, ugen_emulator)
         assert not ugen_client.jobs.get(job.job_id).ended
         assert ugen_emulator.emulator.journal.find_requests(method="DELETE") == []
 
-    def test_a_triggerer_that_stops_and_answers_nobody_any_more_is_not_held_up(
+    def test_a_stopping_triggerer_without_answers_is_not_held_up(
         self, job: Any, ugen_emulator: Any, ugen_client: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -146,19 +151,19 @@ class TestWithoutOnKill:
         never.set()
         asking.join(10)
 
-    def test_of_two_mapped_instances_with_one_scope_key_neither_cancels(
+    def test_two_mapped_instances_with_one_scope_key_cancel_nothing(
         self, job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any
     ) -> None:
-        both = {index: watch(job, by_scope_key=True) for index in (0, 1)}
+        both = {index: ref(job, map_index=index, has_scope_key=True) for index in (0, 1)}
         airflow_says({"job_0": "failed", "job_1": "deferred"}, both)
-        killed(job, ugen_emulator, map_index=0, by_scope_key=True)
+        killed(job, ugen_emulator, map_index=0, has_scope_key=True)
         assert not ugen_client.jobs.get(job.job_id).ended
 
     def test_one_that_has_its_scope_key_alone_cancels(
         self, job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any
     ) -> None:
-        airflow_says({"job_0": "failed", "job_1": "deferred"}, {0: watch(job, by_scope_key=True)})
-        killed(job, ugen_emulator, map_index=0, by_scope_key=True)
+        airflow_says({"job_0": "failed", "job_1": "deferred"}, {0: ref(job, map_index=0, has_scope_key=True)})
+        killed(job, ugen_emulator, map_index=0, has_scope_key=True)
         assert ugen_client.jobs.get(job.job_id).status == "cancelled"
 
 
@@ -166,35 +171,35 @@ def test_with_on_kill_a_cancelled_coroutine_alone_means_nothing(
     job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "AIRFLOW_3_3_PLUS", True)
-    airflow_says({"job": "failed"}, {-1: watch(job)})
+    airflow_says({"job": "failed"}, {-1: ref(job)})
     killed(job, ugen_emulator)
     assert not ugen_client.jobs.get(job.job_id).ended
 
 
-def test_a_cancel_that_could_not_be_sent_is_told_with_the_way_out(
+def test_an_unsent_cancel_is_reported_with_the_remedy(
     job: Any, airflow_says: Any, ugen_client: Any, ugen_faults: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    airflow_says({"job": "failed"}, {-1: watch(job)})
+    airflow_says({"job": "failed"}, {-1: ref(job)})
     ugen_faults.add("status", status=500, method="DELETE", times=None)
     trigger = UGenJobTrigger(job_id=job.job_id, ugen_conn_id="ugen_default", cancel_on_kill=True)
-    trigger.task_instance = TaskInstance()  # type: ignore[assignment]
-    told: list[str] = []
-    monkeypatch.setattr(trigger.log, "error", lambda message, *values: told.append(message % values))
+    trigger.task_instance = TaskInstance(id="1")  # type: ignore[assignment]
+    messages: list[str] = []
+    monkeypatch.setattr(trigger.log, "error", lambda message, *values: messages.append(message % values))
     asyncio.run(trigger.on_kill())
     assert not ugen_client.jobs.get(job.job_id).ended
-    assert (len(told), job.job_id in told[0], "UGenFindOrphansOperator" in told[0]) == (1, True, True)
+    assert (len(messages), job.job_id in messages[0], "cancel it yourself" in messages[0]) == (1, True, True)
 
 
-def test_a_cancel_that_takes_longer_than_airflow_has_patience_is_sent_all_the_same(
+def test_a_cancel_slower_than_airflows_limit_is_still_sent(
     job: Any, airflow_says: Any, ugen_emulator: Any, ugen_client: Any, ugen_faults: Any, connection: Any
 ) -> None:
     connection(retries=3)
-    airflow_says({"job": "failed"}, {-1: watch(job)})
+    airflow_says({"job": "failed"}, {-1: ref(job)})
     ugen_faults.add("status", status=503, method="DELETE", times=2)
 
     async def play() -> None:
         trigger = UGenJobTrigger(job_id=job.job_id, ugen_conn_id="ugen_default", cancel_on_kill=True)
-        trigger.task_instance = TaskInstance()  # type: ignore[assignment]
+        trigger.task_instance = TaskInstance(id="1")  # type: ignore[assignment]
         async with asyncio.timeout(60):
             with asked_for(ugen_emulator, "DELETE") as refused:
                 killing = asyncio.create_task(trigger.on_kill())
@@ -206,3 +211,38 @@ def test_a_cancel_that_takes_longer_than_airflow_has_patience_is_sent_all_the_sa
 
     asyncio.run(play())
     assert ugen_client.jobs.get(job.job_id).status == "cancelled"
+
+
+def test_trigger_logs_stage_changes_and_a_line_per_minute(
+    ugen_client: Any, ugen_faults: Any, logged: Any, moving_clock: Any
+) -> None:
+    ugen_faults.job(slow=20.0)
+    job = ugen_client.jobs.create(CreateJob(**LAMP))
+    began = moving_clock.now()
+    through(UGenJobTrigger(job_id=job.job_id, ugen_conn_id="ugen_default", poll_interval=5))
+    lines = [line for line in logged().splitlines() if f"job {job.job_id}: processing in stage" in line]
+    stages = {line.split("in stage ")[1].split(",")[0].split()[0] for line in lines}
+    minutes = (moving_clock.now() - began) / 60
+    assert len(stages) >= 5
+    assert minutes - 2 <= len(lines) <= minutes + len(stages) + 2
+
+
+def test_progress_log_speaks_in_the_context_of_its_trigger() -> None:
+    owner: ContextVar[str] = ContextVar("owner", default="nobody")
+    said: list[str] = []
+
+    class Log:
+        def info(self, *_: Any) -> None:
+            said.append(owner.get())
+
+    async def trigger(name: str) -> Any:
+        owner.set(name)
+        return jobs._ProgressLog(Log(), now=lambda: 0.0)
+
+    async def watch() -> None:
+        logs = await asyncio.gather(*(asyncio.create_task(trigger(name)) for name in ("one", "two")))
+        for log in logs:
+            log(Job(job_id="x", status="processing", current_stage="init"))
+
+    asyncio.run(watch())
+    assert said == ["one", "two"]

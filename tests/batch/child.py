@@ -8,7 +8,8 @@ import sys
 import time
 
 from ugen_provider import AsyncUGenClient
-from ugen_provider.core.batch import Budget, FeedRun, FeedRunner, Ledger
+from ugen_provider.core.batch import Budget, FeedRun, FeedRunner
+from ugen_provider.ledger import Ledger
 
 
 def main(order: dict) -> None:
@@ -36,7 +37,7 @@ def main(order: dict) -> None:
             interval=0.1,
         )
         ahead = order.get("ahead", 0.0)
-        ledger = Ledger(order["ledger"], now=lambda: time.time() + ahead)
+        ledger = Ledger.init(order["ledger"], allow_ephemeral=True, now=lambda: time.time() + ahead)
         async with AsyncUGenClient(api_key="ugen_sk_local", base_url=order["base_url"]) as client:
             report = await FeedRunner(client, ledger, spec, probe=probe).run()
         return {**report.to_dict(), "adds_up": report.adds_up}

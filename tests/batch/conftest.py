@@ -3,17 +3,16 @@
 
 import asyncio
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from tests.core.local import Local
-from ugen_provider.core.batch import Budget, FeedRun, FeedRunner, Ledger, Report
+from ugen_provider.core.api.clock import clock_of
+from ugen_provider.core.batch import Budget, FeedRun, FeedRunner, Report
 from ugen_provider.emulator.settings import Settings
+from ugen_provider.ledger import Ledger
 
 
 class Shop:
@@ -34,6 +33,16 @@ class Shop:
         }
         self.write()
 
+    def offers(self, *rows: dict) -> None:
+        """The feed has these rows from now on."""
+        self.products = {}
+        self.write(*map(json.dumps, rows))
+
+    def videos(self) -> dict[str, str]:
+        """The job of each product that the shop shows, with the variant in parentheses."""
+        shown = (entry for entry in self.ledger.entries("shop") if entry.seen and entry.video)
+        return {f"{one.product_id} ({one.variant})" if one.variant else one.product_id: one.job_id for one in shown}
+
     def write(self, *lines: str) -> None:
         rows = [json.dumps(product) for product in self.products.values()]
         self.path.write_text("\n".join([*rows, *lines]) + "\n")
@@ -44,11 +53,11 @@ class Shop:
         spec = FeedRun(self.path, catalogue="shop", run_id=run_id, **options)
         client = client or self.local.async_client()
         return FeedRunner(
-            client, self.ledger, spec, clock=self.local.clock, on_progress=self.events.append, probe=probe
+            client, self.ledger, spec, clock=clock_of(client), on_progress=self.events.append, probe=probe
         )
 
     def run(self, run_id: str = "monday", **options) -> Report:
-        """Do a run to its end; its report adds up, whatever happened."""
+        """Do a run to its end; its report adds up after any event."""
         report = asyncio.run(self.runner(run_id, **options).run())
         assert report.adds_up
         assert report.open == 0
@@ -58,7 +67,7 @@ class Shop:
         return next(entry for entry in self.ledger.entries("shop") if entry.product_id == product_id)
 
     def jobs(self):
-        """All jobs of the account, as the service tells them."""
+        """All jobs of the account, as the service reports them."""
         with self.local.client() as client:
             return list(client.jobs.list())
 
@@ -72,41 +81,14 @@ def local() -> Local:
     return Local(Settings(speed=0, admin=True))
 
 
-def postgres_url() -> str | None:
-    """A PostgreSQL on loopback, if one answers."""
-    url = os.environ.get("UGEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
-    try:
-        with sa.create_engine(url, connect_args={"connect_timeout": 2}).connect():
-            return url
-    except Exception:
-        return None
-
-
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """An empty database, gone afterwards."""
-    url = postgres_url()
-    if url is None:
-        pytest.skip("no PostgreSQL answers on loopback")
-    name = f"ugen_test_{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    try:
-        yield sa.engine.make_url(url).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request, tmp_path) -> str:
-    """Where a ledger is, on each kind of database."""
-    return str(tmp_path / "ledger.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-
-
 @pytest.fixture
 def shop(tmp_path, local) -> Iterator[Shop]:
-    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+    with Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True) as ledger:
+        yield Shop(tmp_path, local, ledger)
+
+
+@pytest.fixture
+def store(tmp_path, local, address) -> Iterator[Shop]:
+    """A shop whose ledger is on each database in turn."""
+    with Ledger.init(address, allow_ephemeral=True) as ledger:
         yield Shop(tmp_path, local, ledger)

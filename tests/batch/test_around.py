@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands around a run: checking a feed, pictures, outputs, the shop's own feed, repair and orphans."""
+"""Work around a run: checking a feed, pictures, outputs, the shop's own feed, repair and orphans."""
 
 import asyncio
 import io
@@ -11,14 +11,19 @@ import sqlalchemy as sa
 from PIL import Image
 
 from ugen_provider.core.api.errors import ConfigError
-from ugen_provider.core.batch import Budget, Ledger, PlanOptions, runs, schema
-from ugen_provider.core.batch.checking import check_feed
-from ugen_provider.core.batch.database import Writer
-from ugen_provider.core.batch.planning import Planner
-from ugen_provider.core.batch.plans import LEASE
-from ugen_provider.core.batch.repairing import cancel_orphan, orphans, repair
-from ugen_provider.core.batch.shopfeed import write_shop_feed
-from ugen_provider.core.feeds import Product, plan_feed, read_feed
+from ugen_provider.core.batch import Budget, PlanOptions, runs
+from ugen_provider.core.batch.planner import Planner
+from ugen_provider.core.batch.preview import check_feed
+from ugen_provider.core.batch.repair import repair
+from ugen_provider.core.batch.runs import LEASE
+from ugen_provider.core.batch.supplemental_feed import write_shop_feed
+from ugen_provider.core.feeds import FeedMapping, Product, plan_feed, read_feed
+from ugen_provider.core.jobs.sync.actions import cancel_order
+from ugen_provider.core.jobs.sync.world import World
+from ugen_provider.core.ledger import schema
+from ugen_provider.core.ledger.database import Writer
+from ugen_provider.core.ledger.orders import LedgerOrderStore
+from ugen_provider.ledger import Ledger
 
 
 def interrupted(shop, point: str, *, count: int = 1):
@@ -40,7 +45,7 @@ def interrupted(shop, point: str, *, count: int = 1):
     asyncio.run(work())
 
 
-def test_checking_a_feed_says_what_it_would_send_and_cost_and_spends_nothing(shop):
+def test_checking_a_feed_shows_requests_and_costs_for_free(shop):
     shop.sells("a", "b")
     shop.write('{"id": "a", "title": "Again", "image_link": "https://s.example/a.jpg"}', '{"id": "x", "title": "X"}')
     asked = []
@@ -51,13 +56,16 @@ def test_checking_a_feed_says_what_it_would_send_and_cost_and_spends_nothing(sho
 
     with check_feed(shop.path, job_defaults={"segment_count": 1}, estimate=estimate) as check:
         rows = list(check.rows)
+        orders = [order["product_id"] for order in check.orders()]
     assert len(rows) == 4
     assert len(asked) == 1
     summary = check.summary.to_dict()
-    assert {**summary, "source": ""} == {
-        "source": "", "kind": "google", "format": "jsonl", "rows": 4, "accepted": 3, "rejected": 1, "skipped": 0,
-        "duplicates": 1, "estimated_credits": 166, "skipped_by": {}, "unseen_columns": [],
+    expected = {
+        "kind": "google", "format": "jsonl", "rows": 4, "accepted": 3, "rejected": 1, "skipped": 0, "duplicates": 1,
+        "estimated_credits": 166, "skipped_by": {}, "unseen_columns": [], "pictures": 2, "new": None,
     }  # fmt: skip
+    assert {name: summary[name] for name in expected} == expected
+    assert orders == ["a", "b"]
     assert shop.local.requests() == 0
 
 
@@ -74,7 +82,7 @@ def test_pictures_on_a_disk_are_uploaded_once_per_content(shop, tmp_path):
     for name, path in {"a": red, "b": also_red, "c": blue, "d": str(tmp_path / "gone.png")}.items():
         shop.products[name]["image_link"] = path
     shop.write()
-    plan = PlanOptions(upload_pictures=True, max_changed=1.0)
+    plan = PlanOptions(upload_pictures=True, picture_roots=(str(tmp_path),), max_changed=1.0)
     report = shop.run("monday", plan=plan)
     assert (report.completed, report.rejected) == (3, 1)
     assert shop.local.requests("POST", "/api/v1/uploads/product-image") == 2
@@ -93,7 +101,7 @@ def test_without_leave_to_upload_a_picture_on_a_disk_is_rejected(shop, tmp_path)
     assert shop.run("monday").rejected == 1
 
 
-def test_the_shops_own_feed_has_the_videos_under_their_public_address(shop, tmp_path):
+def test_the_shop_feed_has_the_videos_public_addresses(shop, tmp_path):
     shop.sells("a", "b & b")
     shop.write('{"id": "x", "title": "No picture, so no video"}')
     shop.run("monday")
@@ -107,12 +115,16 @@ def test_the_shops_own_feed_has_the_videos_under_their_public_address(shop, tmp_
     )
     path = tmp_path / "videos.xml"
     count = write_shop_feed(ledger, "shop", path, stored_at="s3://videos/", public_at="https://cdn.example/v")
-    rows = [row for row in read_feed(path, kind="google", format="xml") if isinstance(row, Product)]
+    rows = [
+        row
+        for row in read_feed(path, mapping=FeedMapping.from_dict({"title": "video_link"}))
+        if isinstance(row, Product)
+    ]
     assert count == len(rows) == 2
     links = {row.id: row.text("video_link") for row in rows}
     assert links["b & b"] == "https://cdn.example/v/b%20%26%20b/final.mp4"
     assert links["a"].startswith("http://127.0.0.1:1/media/")
-    assert write_shop_feed(ledger, "shop", tmp_path / "v.tsv", format="tsv", min_score=0.89) >= 0
+    assert write_shop_feed(ledger, "shop", tmp_path / "v.tsv", format="tsv") == 1
     assert write_shop_feed(ledger, "shop", tmp_path / "v.jsonl", format="jsonl") == 2
     assert json.loads((tmp_path / "v.jsonl").read_text().splitlines()[1])["video_link"] == "s3://videos/b & b/final.mp4"
     with pytest.raises(ConfigError, match="belong together"):
@@ -121,32 +133,14 @@ def test_the_shops_own_feed_has_the_videos_under_their_public_address(shop, tmp_
         write_shop_feed(ledger, "shoe", path)
 
 
-def test_an_orphan_is_named_and_the_next_run_attaches_to_it(shop):
+def test_job_cancelled_on_request_is_not_bought_again_by_itself(shop):
     shop.sells("a")
     interrupted(shop, "before.wait")
+    store = LedgerOrderStore(shop.ledger)
+    (job,) = shop.jobs()
+    record = store.of_job(job.job_id)
     with shop.local.client() as client:
-        (left,) = orphans(shop.ledger, client)
-        assert (left.catalogue, left.product_id, left.why) == ("shop", "a", "left")
-        assert shop.run("tuesday").attached == 1
-        assert orphans(shop.ledger, client) == []
-    assert shop.local.created == 1
-
-
-def test_a_job_that_no_ledger_knows_is_an_orphan_of_unknown_origin(shop):
-    from ugen_provider import CreateJob
-
-    with shop.local.client() as client:
-        client.jobs.create(CreateJob(product_name="Mug", product_image_url="https://s.example/m.jpg", segment_count=1))
-        (orphan,) = orphans(shop.ledger, client)
-    assert (orphan.why, orphan.catalogue) == ("unknown", None)
-
-
-def test_an_orphan_that_was_cancelled_on_request_is_not_bought_again_by_itself(shop):
-    shop.sells("a")
-    interrupted(shop, "before.wait")
-    with shop.local.client() as client:
-        (orphan,) = orphans(shop.ledger, client)
-        assert cancel_orphan(shop.ledger, client, orphan)
+        assert cancel_order(World(client, store), record.order_key, reason="cli", job_id=job.job_id).confirmed
     report = shop.run("monday")
     assert (report.failed, shop.local.created) == (1, 1)
     assert "--regenerate a" in shop.run("tuesday").failures[0].reason
@@ -155,12 +149,12 @@ def test_an_orphan_that_was_cancelled_on_request_is_not_bought_again_by_itself(s
 def test_a_job_whose_answer_was_lost_is_found_by_a_repair(shop):
     shop.sells("a")
     shop.run("monday")
-    intent = schema.intent
+    order = schema.order
 
     def forget(connection):
-        row = connection.execute(sa.select(intent)).one()
+        row = connection.execute(sa.select(order)).one()
         document = {**json.loads(row.document), "job_id": None}
-        connection.execute(sa.update(intent).values(job_id=None, state="", document=json.dumps(document)))
+        connection.execute(sa.update(order).values(job_id=None, state="", document=json.dumps(document)))
 
     shop.ledger.writer.run(forget)
     with shop.local.client() as client:
@@ -168,10 +162,10 @@ def test_a_job_whose_answer_was_lost_is_found_by_a_repair(shop):
     assert (found.jobs, found.found, found.vanished) == (1, 1, 0)
 
 
-def test_a_ledger_that_was_lost_is_restored_from_the_feed_and_the_account(shop, tmp_path):
+def test_a_lost_ledger_is_restored_from_feed_and_account(shop, tmp_path):
     shop.sells("a", "b", "c")
     shop.run("monday")
-    with Ledger(str(tmp_path / "new.db")) as fresh:
+    with Ledger.init(str(tmp_path / "new.db"), allow_ephemeral=True) as fresh:
         with shop.local.client() as client:
             catalogue = fresh.catalogue("shop")
             orders = plan_feed(shop.path, job_defaults={"segment_count": 1})
@@ -187,13 +181,13 @@ def test_a_runner_that_lost_its_lease_writes_and_sends_nothing(shop, tmp_path):
     """It was stopped for so long that another took its product over; when it wakes up, the other's word counts."""
     shop.sells("a")
     now = [1_000_000.0]
-    with Ledger(str(tmp_path / "lease.db"), now=lambda: now[0]) as slow_ledger:
+    with Ledger.init(str(tmp_path / "lease.db"), now=lambda: now[0], allow_ephemeral=True) as slow_ledger:
         shop.ledger = slow_ledger
 
         def sleep_through(point):
             if point == "before.create" and now[0] == 1_000_000.0:
                 now[0] += LEASE + 1
-                with Ledger(str(tmp_path / "lease.db"), now=lambda: now[0]) as other:
+                with Ledger.init(str(tmp_path / "lease.db"), now=lambda: now[0], allow_ephemeral=True) as other:
                     mine, shop.ledger = shop.ledger, other
                     thread_result.append(shop_run_in_thread(shop))
                     shop.ledger = mine
@@ -206,7 +200,7 @@ def test_a_runner_that_lost_its_lease_writes_and_sends_nothing(shop, tmp_path):
     assert shop.local.created == 1
 
 
-def test_a_planning_whose_pictures_are_read_slowly_keeps_its_lease(shop, tmp_path):
+def test_planning_with_slow_pictures_keeps_its_lease(shop, tmp_path):
     """Else a second runner would plan the same run, and each would throw the other out."""
     link = picture(tmp_path / "a.png", "red")
     shop.sells(*(f"p{number}" for number in range(20)))
@@ -214,7 +208,7 @@ def test_a_planning_whose_pictures_are_read_slowly_keeps_its_lease(shop, tmp_pat
         product["image_link"] = link
     shop.write()
     now = [1_000_000.0]
-    with Ledger(str(tmp_path / "slow.db"), now=lambda: now[0]) as ledger:
+    with Ledger.init(str(tmp_path / "slow.db"), now=lambda: now[0], allow_ephemeral=True) as ledger:
         catalogue = ledger.catalogue("shop")
         run, _ = runs.join(ledger, catalogue, "monday", owner="first", budget=None)
         others = []
@@ -240,7 +234,7 @@ def shop_run_in_thread(shop):
 def test_many_writers_share_few_commits(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
-    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+    with Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True) as ledger:
         commits = []
         sa.event.listen(ledger.engine, "commit", lambda connection: commits.append(1))
         writer = Writer(ledger.engine)
@@ -256,11 +250,11 @@ def test_many_writers_share_few_commits(tmp_path):
         count = ledger.read(
             lambda connection: connection.execute(sa.select(sa.func.count(schema.meta.c.name))).scalar()
         )
-        assert count == 501
+        assert count == 503  # with its version and its id
         assert len(commits) < 500
 
 
-def test_outputs_are_stored_and_a_run_that_could_not_store_them_is_mended_by_the_next(tmp_path):
+def test_outputs_that_could_not_be_stored_are_stored_by_next_run(tmp_path):
     from ugen_provider.core.api.config import resolve
     from ugen_provider.core.batch import FeedRun, Outputs, run_feed
     from ugen_provider.emulator.server import EmulatorServer
@@ -272,7 +266,7 @@ def test_outputs_are_stored_and_a_run_that_could_not_store_them_is_mended_by_the
     feed.write_text("id,title,image_link\na,Cup,https://s.example/a.jpg\n")
     with (
         EmulatorServer(Settings(speed=1000, admin=True, pace=Pace(queue=quick, **stages))) as server,
-        Ledger(str(tmp_path / "ledger.db")) as ledger,
+        Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True) as ledger,
     ):
         server.emulator.faults.add({"kind": "wrong_type", "path": "/media/*final*", "times": None})
         config = resolve(api_key="ugen_sk_local", base_url=server.base_url)

@@ -22,12 +22,19 @@ POINTS = [
     ("plan.written", 1),
     ("planned", 1),
     ("claimed", 1),
-    ("before.intent.read", 10),
-    ("after.intent.read", 10),
-    ("before.intent.write", 30),
-    ("after.intent.write", 31),
+    ("before.record.read", 10),
+    ("after.record.read", 10),
+    ("before.record.write", 30),
+    ("after.record.write", 31),
     ("before.create", 32),
     ("after.create", 33),
+    ("before.record.job_id", 33),
+    ("after.record.job_id", 33),
+    # A token is taken of a record that another process left, so there have to be some by now.
+    ("before.record.token", 2),
+    ("after.record.token", 2),
+    ("before.actions.read", 33),
+    ("after.actions.read", 33),
     ("before.wait", 34),
     ("after.wait", 35),
     ("before.get", 20),
@@ -55,12 +62,12 @@ def emulator():
 
 @pytest.fixture
 def feed(emulator, tmp_path) -> Path:
-    from ugen_provider.emulator.world import outcomes
+    from ugen_provider.emulator.world import pipeline
 
     emulator.emulator.reset()
     for number in range(0, FEED_OF, 25):
         rule = {"product_name": f"Cup {number}", "fail_at": "generation", "times": 1}
-        emulator.emulator.desk.outcomes.append(outcomes.parse(rule))
+        emulator.emulator.jobs.outcomes.append(pipeline.parse(rule))
     path = tmp_path / "feed.csv"
     rows = "".join(f"p{number},Cup {number},https://s.example/{number}.jpg\n" for number in range(FEED_OF))
     path.write_text(f"id,title,image_link\n{rows}p7,Again,https://s.example/7.jpg\nx,No picture,\n")

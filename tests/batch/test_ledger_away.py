@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ledger's PostgreSQL crashes under a run: one error of ours says what to do, and whoever goes on loses nothing."""
+"""The ledger's PostgreSQL crashes under a run: one error of ours says what to do, and the next run loses nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from sqlalchemy import event
 from tests.batch.conftest import Shop
 from tests.batch.test_around import picture
 from tests.torture.postgres import OwnPostgres, own_postgres
-from ugen_provider.core.batch import Ledger, LedgerUnavailableError, PlanOptions, Report
-from ugen_provider.core.batch.plans import LEASE
+from ugen_provider.core.batch import PlanOptions, Report
+from ugen_provider.core.batch.leases import product_store
 from ugen_provider.core.batch.report import find_run, outcomes
-from ugen_provider.core.batch.single import product_store
+from ugen_provider.core.batch.runs import LEASE
+from ugen_provider.ledger import Ledger, LedgerUnavailableError
 
 PASSWORD = "geheim"
 
@@ -50,7 +51,7 @@ def address_of(database: OwnPostgres) -> str:
 
 @pytest.fixture
 def ledger(database: OwnPostgres) -> Iterator[Ledger]:
-    with Ledger(address_of(database)) as made:
+    with Ledger.init(address_of(database)) as made:
         yield made
 
 
@@ -100,7 +101,7 @@ def lost(shop: Shop, **options) -> LedgerUnavailableError:
     return error
 
 
-def go_on(shop: Shop, **options) -> Report:
+def continue_run(shop: Shop, **options) -> Report:
     """The next runner, once the leases of the one before have ended."""
     shop.ledger.now = lambda: time.time() + LEASE + 1.0
     return shop.run(**options)
@@ -108,40 +109,40 @@ def go_on(shop: Shop, **options) -> Report:
 
 @pytest.mark.parametrize(
     ("point", "count"),
-    [("planned", 1), ("claimed", 1), ("before.intent.write", 3), ("after.intent.write", 3), ("after.create", 2),
+    [("planned", 1), ("claimed", 1), ("before.record.write", 3), ("after.record.write", 3), ("after.create", 2),
      ("after.wait", 2), ("after.settle", 2)],
 )  # fmt: skip
-def test_a_run_whose_ledger_goes_away_says_so_and_is_gone_on_with(shop, database, point, count):
+def test_a_run_that_loses_its_ledger_says_so_and_continues_later(shop, database, point, count):
     lost(shop, probe=at(point, count, database.crash))
     database.start()
-    report = go_on(shop)
+    report = continue_run(shop)
     assert (report.completed, shop.local.created) == (6, 6)
 
 
-def test_a_product_whose_ledger_went_away_for_a_moment_is_not_taken_for_failed(shop, database, ledger):
+def test_a_product_is_not_failed_by_a_short_ledger_outage(shop, database, ledger):
     def crash_and_be_back() -> None:
         database.crash()
         database.start()
 
-    at_the_first_write_to(ledger, "ugen_intent", crash_and_be_back)
+    at_the_first_write_to(ledger, "ugen_order", crash_and_be_back)
     lost(shop)
     assert not [entry for entry in ledger.entries("shop") if entry.state == "failed"]
-    report = go_on(shop)
+    report = continue_run(shop)
     assert (report.completed, shop.local.created) == (6, 6)
 
 
-def test_a_ledger_that_goes_away_while_a_feed_is_planned_rejects_no_row(shop, database, ledger, tmp_path):
+def test_ledger_loss_during_planning_rejects_no_row(shop, database, ledger, tmp_path):
     link = picture(tmp_path / "cup.png", "red")
     for product in shop.products.values():
         product["image_link"] = link
     shop.write()
     at_the_first_write_to(ledger, "ugen_picture_source", lambda: (database.crash(), database.start()))
-    lost(shop, plan=PlanOptions(upload_pictures=True))
-    report = go_on(shop, plan=PlanOptions(upload_pictures=True))
+    lost(shop, plan=PlanOptions(upload_pictures=True, picture_roots=(str(tmp_path),)))
+    report = continue_run(shop, plan=PlanOptions(upload_pictures=True, picture_roots=(str(tmp_path),)))
     assert (report.rejected, report.completed) == (0, 6)
 
 
-def test_an_error_that_stopped_the_run_is_told_although_the_ledger_went_away_too(shop, database):
+def test_the_error_that_stopped_a_run_survives_a_ledger_loss(shop, database):
     def give_up() -> None:
         database.crash()
         raise ValueError("the reason")

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ledger is gone, and nobody repairs it: what was bought is found by its keys, for as long as these are known."""
+"""The ledger is gone and not repaired: purchases are found by their keys, for as long as these are known."""
 
 import httpx
 
-from ugen_provider.core.batch import Budget, Ledger
+from ugen_provider.core.batch import Budget
+from ugen_provider.ledger import Ledger
 
 
-def test_a_lost_ledger_without_a_repair_costs_nothing_while_keys_are_known(shop, tmp_path):
+def test_a_lost_ledger_costs_nothing_while_keys_are_known(shop, tmp_path):
     shop.sells("a", "b", "c")
     shop.run("monday")
-    consumed = shop.local.world.accounts.by_name["local"].books.balance
-    with Ledger(str(tmp_path / "another.db")) as empty:
+    consumed = shop.local.world.accounts.by_name["local"].credits.balance
+    with Ledger.init(str(tmp_path / "another.db"), allow_ephemeral=True) as empty:
         shop.ledger = empty
         report = shop.run("tuesday")
         assert (report.completed, report.bought, report.attached, report.found) == (3, 0, 3, 3)
@@ -18,14 +19,14 @@ def test_a_lost_ledger_without_a_repair_costs_nothing_while_keys_are_known(shop,
         assert "3 of the completed were found by their key: nothing was paid for them now" in report.table()
         assert shop.run("wednesday").unchanged == 3
     assert shop.local.created == 3
-    assert shop.local.world.accounts.by_name["local"].books.balance == consumed
+    assert shop.local.world.accounts.by_name["local"].credits.balance == consumed
 
 
 def test_what_is_found_leaves_the_budget_to_what_is_bought(shop, tmp_path):
     shop.sells("a", "b", "c")
     cost = shop.run("monday").credits_consumed // 3
     day = Budget(credits=10_000, daily=4 * cost - 1)
-    with Ledger(str(tmp_path / "another.db")) as empty:
+    with Ledger.init(str(tmp_path / "another.db"), allow_ephemeral=True) as empty:
         shop.ledger = empty
         assert shop.run("tuesday", budget=day).found == 3
         shop.sells("a", "b", "c", "d")
@@ -34,7 +35,7 @@ def test_what_is_found_leaves_the_budget_to_what_is_bought(shop, tmp_path):
     assert shop.local.created == 4
 
 
-def test_what_was_bought_by_a_request_whose_answer_was_lost_counts_as_bought(shop):
+def test_a_purchase_with_a_lost_answer_counts_as_bought(shop):
     """The job is complete by the time that the same request is sent again."""
     shop.sells("a")
     local = shop.local

@@ -50,7 +50,7 @@ def lines_of(ugen, code=0):
     return {line["name"]: line for line in ugen.json("doctor", code=code)}
 
 
-def test_the_doctor_looks_at_everything_and_spends_nothing(ugen):
+def test_the_doctor_checks_everything_and_spends_nothing(ugen):
     lines = lines_of(ugen)
     assert {f"[{extra}]" for extra in EXTRAS} < set(lines)
     for name in ("key", "clock", "balance", "base URL", "key from", "models", "estimate", "limits", "ledger"):
@@ -65,7 +65,7 @@ def test_the_doctor_looks_at_everything_and_spends_nothing(ugen):
 @pytest.mark.parametrize(
     ("changes", "code", "line"),
     [
-        ({"UGEN_API_KEY": ""}, 2, "settings"),
+        ({"UGEN_API_KEY": ""}, 2, "key"),
         ({"UGEN_API_KEY": "ugen_sk_wrong"}, 3, "key"),
         ({"UGEN_BASE_URL": "http://127.0.0.1:9/api/v1"}, 6, "reachable"),
         ({"UGEN_BASE_URL": "http://shop.example/api/v1"}, 2, "settings"),
@@ -83,14 +83,15 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(ugen, changes, code, line)
 def test_the_doctor_notes_what_the_service_does_otherwise(ugen, ugen_faults):
     ugen_faults.add("status", path="/api/v1/credits/estimate", status=404, times=None)
     line = lines_of(ugen)["estimate"]
-    assert (line["verdict"], line["advice"]) == ("note", "budgets need `assume_credits`: no estimate can be had")
+    assert (line["verdict"], line["advice"]) == ("note", "budgets need `assume_credits`, since the estimate failed")
 
 
 def test_the_doctor_opens_the_ledger(ugen):
     from .test_feed import run
 
+    ugen.name_ledger()
     run(ugen)
-    assert "catalogues shop" in lines_of(ugen)["ledger"]["seen"]
+    assert "catalogs shop" in lines_of(ugen)["ledger"]["seen"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -119,7 +120,7 @@ def test_commands_options_and_words_are_completed(ugen):
     assert complete(ugen, "ugen jobs list --profile st") == ["staging"]
 
 
-def test_whoever_has_read_enough_is_no_error(ugen):
+def test_a_reader_that_closes_the_pipe_is_no_error(ugen):
     ugen.create()
     read, write = os.pipe()
     os.close(read)
@@ -129,11 +130,42 @@ def test_whoever_has_read_enough_is_no_error(ugen):
     assert (process.returncode, said) == (0, "")
 
 
-def test_the_doctor_names_the_ledger_by_its_address_and_says_what_to_do_about_a_wrong_address(ugen, tmp_path):
+def test_doctor_names_the_ledger_address_and_its_remedy(ugen, tmp_path):
     ugen("feed", "run", "nothing.xml", "--catalogue", "shop", "--budget", 1, "--segment-count", 1, code=2)
     ledger = lines_of(ugen)["ledger"]["seen"]
-    assert ledger.startswith(str(tmp_path))
+    assert ledger.startswith("~/")
     ugen.environ["UGEN_BASE_URL"] = "http://shop.example/api/v1"
     assert lines_of(ugen, code=2)["settings"]["advice"] == "correct it"
     del ugen.environ["UGEN_API_KEY"], ugen.environ["UGEN_BASE_URL"]
-    assert "export UGEN_API_KEY" in lines_of(ugen, code=2)["settings"]["advice"]
+    assert "ugen login" in lines_of(ugen, code=2)["key"]["advice"]
+
+
+def test_doctor_without_a_key_says_one_sentence(ugen):
+    del ugen.environ["UGEN_API_KEY"]
+    said = ugen("doctor", code=2)
+    wrong = [line for line in said.stdout.splitlines() if "\twrong\t" in line]
+    assert wrong == ["key\twrong\tno API key is set\t`ugen login` stores a key in a profile; or set UGEN_API_KEY"]
+    assert "Traceback" not in said.output
+    assert "InvalidRequestError" not in said.output
+
+
+def test_doctor_says_what_is_known_of_each_row(ugen, ugen_clock):
+    fresh = lines_of(ugen)
+    assert (fresh["a purchase"]["verdict"], "first purchase" in fresh["a purchase"]["advice"]) == ("note", True)
+    assert fresh["profile.list_names"]["seen"] == "not testable for free: the account has no jobs yet"
+    job_id = ugen.create()
+    ugen_clock.advance_until_idle()
+    after = lines_of(ugen)
+    assert after["a purchase"]["seen"] == f"job {job_id} ended with a final video"
+    rows = [line["seen"].partition(":")[0] for name, line in after.items() if name.startswith("profile.")]
+    assert set(rows) == {"confirmed", "not testable for free"}
+    assert rows.count("confirmed") > 8
+    assert f"{rows.count('confirmed')} confirmed" in after["service profile"]["seen"]
+
+
+def test_doctor_output_can_be_pasted(ugen, tmp_path):
+    ugen.name_ledger()
+    ugen("login", "--profile", "staging", given="ugen_sk_local\n")
+    said = ugen("doctor", "--profile", "staging", code=None).output
+    assert str(tmp_path) not in said
+    assert "ugen_sk" not in said

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo is made of, below its processes."""
+"""Parts of the demo, below its processes."""
 
 import io
 import os
@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ugen_provider.cli.demo.pages import LEDGER_ID
-from ugen_provider.cli.demo.parts import demo_parts
 from ugen_provider.cli.demo.processes import (
     ProcessDiedError,
     Processes,
-    Service,
+    ProcessGroup,
     WaitTimeoutError,
     child_environment,
     free_ports,
@@ -24,10 +22,10 @@ from ugen_provider.cli.demo.processes import (
     run_to_end,
     wait_until,
 )
-from ugen_provider.cli.demo.progress import JobBars, JobView
-from ugen_provider.cli.demo.results import Result, problems_of, problems_of_pass
-from ugen_provider.cli.demo.sides import CONNECTION_ID
-from ugen_provider.cli.demo.watch import Pass
+from ugen_provider.cli.demo.run import Result, problems_of, problems_of_pass
+from ugen_provider.cli.demo.sides import CONNECTION_ID, LEDGER_ID, demo_parts, init_ledger
+from ugen_provider.cli.demo.watch import JobBars, JobView, Pass
+from ugen_provider.core.ledger.store import Ledger
 from ugen_provider.core.media import Manifest
 
 LISTEN = """
@@ -62,7 +60,7 @@ def test_a_process_that_ended_is_named_with_the_end_of_its_log(tmp_path):
     processes.stop()
 
 
-def test_that_a_process_ended_says_more_than_the_connection_it_refuses(tmp_path):
+def test_an_ended_process_is_reported_before_its_connection(tmp_path):
     def refused():
         processes.running[0].popen.wait()
         raise ConnectionRefusedError
@@ -91,7 +89,7 @@ def test_waiting_in_vain_says_for_what():
 
 
 def test_a_service_that_does_not_come_up_is_ended():
-    class Broken(Service):
+    class Broken(ProcessGroup):
         ended = False
 
         def up(self):
@@ -219,3 +217,11 @@ def test_make_airflow_has_each_connection_that_an_example_names():
         named.update(re.findall(r"conn_id=\"(\w+)\"", example.read_text()))
     assert named <= {CONNECTION_ID, LEDGER_ID}
     assert LEDGER_ID in named
+
+
+def test_ledger_of_the_demo_is_created_once_on_any_disk(tmp_path):
+    ids = set()
+    for _ in range(2):
+        with Ledger(str(init_ledger(tmp_path / "state"))) as ledger:
+            ids.add(ledger.ledger_id)
+    assert len(ids) == 1

@@ -40,11 +40,12 @@ ALL = list(commands(main, ["ugen"]))
 
 def test_every_command_is_there():
     names = {" ".join(words[1:]) for words, _ in ALL}
-    jobs = "create get list watch wait cancel pause resume retry keyframes videos download orphans"
-    wanted = {f"jobs {name}" for name in jobs.split()}
-    wanted |= {"suggest", "upload", "models", "gallery", "doctor", "completion", "feed check", "feed run"}
+    jobs = "create get list watch wait cancel pause resume retry keyframes videos download"
+    wanted = {f"jobs {name}" for name in jobs.split()} | {"init", "login", "help"}
+    wanted |= {"suggest", "upload", "models", "gallery", "doctor", "completion", "feed check", "feed preview"}
+    wanted |= {"feed run"}
     wanted |= {"credits balance", "credits estimate", "credits transactions"}
-    wanted |= {"ledger show", "ledger export", "ledger repair"}
+    wanted |= {f"ledger {name}" for name in ("init", "show", "settle", "export", "repair")} | {"reconcile"}
     assert names == wanted
 
 
@@ -61,7 +62,7 @@ def test_examples_of_commands_are_understood(words, command, tmp_path, monkeypat
     for example in examples:
         if not example.startswith("ugen "):  # how a shell takes it in
             continue
-        line = example.split(" | ")[0].split(" && ")[0].split(" > ")[0]
+        line = example.split(" | ")[0].split(" && ")[0].split(" > ")[0].split(" < ")[0]
         typed = shlex.split(line, comments=True)
         assert typed[: len(words)] == words
         arguments = [word.replace("*.jpg", "lamp.jpg") for word in typed[len(words) :]]

@@ -6,6 +6,9 @@ import re
 
 import pytest
 
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import Settings, TenantSettings
+
 from .conftest import LAMP
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -25,7 +28,7 @@ def test_a_video_is_bought_waited_for_and_shown(ugen):
 def test_an_order_is_bought_once_however_often_it_is_called(ugen):
     first = ugen.json("jobs", "create", "--order", "spring", *LAMP)
     again = ugen.json("jobs", "create", "--order", "spring", *LAMP, "--wait")
-    assert (first["how"], again["how"]) == ("submitted", "attached")
+    assert (first["outcome"], again["outcome"]) == ("created", "reattached")
     assert again["job_id"] == first["job_id"]
     taken = ugen("jobs", "create", "--order", "spring", *LAMP)
     assert "nothing was sent" in taken.stderr
@@ -35,7 +38,7 @@ def test_an_order_is_bought_once_however_often_it_is_called(ugen):
     assert len(ugen.purchases) == 2
 
 
-def test_without_a_name_each_call_is_an_order_of_its_own_and_the_name_is_printed(ugen):
+def test_without_a_name_each_call_is_a_new_printed_order(ugen):
     first = ugen.json("jobs", "create", *LAMP)
     second = ugen.json("jobs", "create", *LAMP)
     assert first["job_id"] != second["job_id"]
@@ -44,11 +47,11 @@ def test_without_a_name_each_call_is_an_order_of_its_own_and_the_name_is_printed
     assert len(ugen.purchases) == 2
 
 
-def test_after_lost_answers_the_printed_order_finds_what_was_bought(ugen, ugen_faults):
+def test_the_printed_order_finds_its_job_after_lost_answers(ugen, ugen_faults):
     ugen_faults.add("lost", method="POST", path="/api/v1/jobs", times=None)
     said = ugen("jobs", "create", *LAMP, code=6)
-    assert "It may have been bought. To go on, buying nothing twice: --order ugen-" in said.stderr
-    name = said.stderr.split("--order ")[1].split()[0]
+    assert "buys nothing twice" in said.stderr
+    name = said.stderr.split("--order ")[1].split(":")[0]
     ugen_faults.clear()
     assert ugen.json("jobs", "create", "--order", name, *LAMP, "--wait")["status"] == "completed"
     assert len(ugen.purchases) == 1
@@ -72,7 +75,7 @@ def test_a_request_that_breaks_a_rule_is_not_sent(ugen):
 
 
 def test_spending_that_is_off_buys_nothing(ugen):
-    ugen.environ["UGEN_SPENDING"] = "attach_only"
+    ugen.environ["UGEN_SPENDING"] = "reuse_only"
     said = ugen("jobs", "create", *LAMP, code=3)
     assert "UGEN_SPENDING" in said.stderr
     assert not ugen.purchases
@@ -84,7 +87,7 @@ def test_spending_that_is_off_buys_nothing(ugen):
         ("status", {"status": 402, "code": "INSUFFICIENT_CREDITS"}, 4, "ugen credits balance"),
         ("status", {"status": 401}, 3, "ugen doctor"),
         ("status", {"status": 422}, 3, "correct the named fields"),
-        ("status", {"status": 429, "retry_after": 30.0}, 3, "--slot-timeout"),
+        ("status", {"status": 429, "retry_after": 30.0}, 3, "--queue-timeout"),
         ("status", {"status": 503}, 6, "try again"),
         ("wrong_type", {}, 6, "base URL"),
     ],
@@ -98,7 +101,7 @@ def test_what_the_service_says_decides_the_code(ugen, ugen_faults, kind, rule, c
 
 def test_a_full_account_is_waited_for(ugen, ugen_faults):
     ugen_faults.add("status", method="POST", path="/api/v1/jobs", status=429, retry_after=20.0, times=6)
-    assert ugen.json("jobs", "create", *LAMP, "--slot-timeout", 600)["how"] == "submitted"
+    assert ugen.json("jobs", "create", *LAMP, "--queue-timeout", 600)["outcome"] == "created"
 
 
 @pytest.mark.parametrize("command", ["get", "wait", "cancel", "pause", "resume", "retry", "keyframes", "videos"])
@@ -110,16 +113,16 @@ def test_an_unknown_job_is_refused_in_a_sentence(ugen, command):
 
 def test_errors_are_json_where_json_is_asked_for(ugen):
     said = ugen("jobs", "get", UNKNOWN, "--json", code=3)
-    told = json.loads(said.stderr)
-    assert (told["exit_code"], told["error"]) == (3, "NotFoundError")
-    assert told["message"]
-    assert told["next"]
+    reported = json.loads(said.stderr)
+    assert (reported["exit_code"], reported["error"]) == (3, "NotFoundError")
+    assert reported["message"]
+    assert reported["next"]
 
 
 def test_no_network_is_trouble(ugen):
     ugen.environ["UGEN_BASE_URL"] = "http://127.0.0.1:9/api/v1"
     said = ugen("jobs", "list", code=6)
-    assert "check the network and the base URL" in said.stderr
+    assert "nothing listens there" in said.stderr
 
 
 @pytest.mark.parametrize("kind", ["wrong_type", "malformed"])
@@ -170,7 +173,7 @@ def test_waiting_says_how_jobs_ended(ugen):
     said = ugen("jobs", "wait", good, bad, code=1)
     assert [line.split("\t")[1] for line in said.stdout.splitlines()] == ["completed", "failed"]
     assert f"{good} completed" in said.stderr
-    assert ugen.json("jobs", "wait", good)["status"] == "completed"
+    assert ugen.one("jobs", "wait", good)["status"] == "completed"
     shown = ugen("jobs", "wait", bad, code=1)
     assert "moderation" in shown.stdout
 
@@ -178,13 +181,13 @@ def test_waiting_says_how_jobs_ended(ugen):
 def test_waiting_leaves_the_job_when_the_time_is_up(ugen):
     job_id = ugen.create()
     said = ugen("jobs", "wait", job_id, "--timeout", 30, code=5)
-    assert "left as it is" in said.stderr
-    assert ugen.json("jobs", "get", job_id)["status"] == "processing"
-    assert ugen.json("jobs", "wait", job_id, "--stage", "init")["status"] == "processing"
+    assert "run again to resume waiting for it" in said.stderr
+    assert ugen.one("jobs", "get", job_id)["status"] == "processing"
+    assert ugen.one("jobs", "wait", job_id, "--stage", "init")["status"] == "processing"
     assert ugen.json("jobs", "wait", job_id, UNKNOWN, code=3)[1]["job_id"] == UNKNOWN
 
 
-def test_watching_tells_each_change_and_not_how_it_ends(ugen):
+def test_watching_prints_each_change_but_not_the_result(ugen):
     assert "No job is active." in ugen("jobs", "watch").stderr
     bad = ugen.create(name="Lamp #ugen:fail:generation")
     lines = [json.loads(line) for line in ugen("jobs", "watch", "--json").stdout.splitlines()]
@@ -193,41 +196,41 @@ def test_watching_tells_each_change_and_not_how_it_ends(ugen):
     assert len({(line["status"], line["current_stage"]) for line in lines}) == len(lines) > 2
 
 
-def test_cancelling_looks_first_and_never_touches_an_ended_job(ugen):
+def test_cancelling_reads_first_and_never_touches_an_ended_job(ugen):
     job_id = ugen.create("--order", "spring")
     said = ugen("jobs", "cancel", job_id)
     assert "cancelled; its reservation is released" in said.stderr
-    dead = ugen("jobs", "create", "--order", "spring", *LAMP, code=1)
-    assert "the job was cancelled (cli)" in dead.stderr
+    cancelled = ugen("jobs", "create", "--order", "spring", *LAMP, code=1)
+    assert "was cancelled (cli)" in cancelled.stderr
     done = ugen.create()
     ugen("jobs", "wait", done)
     late = ugen("jobs", "cancel", done, code=3)
-    assert "it was completed first; its result stands" in late.stderr
-    assert ugen.json("jobs", "get", done)["status"] == "completed"
+    assert "it was completed first; its result stays" in late.stderr
+    assert ugen.one("jobs", "get", done)["status"] == "completed"
     mixed = ugen.json("jobs", "cancel", UNKNOWN, ugen.create(), code=3)
-    assert [told["exit_code"] for told in mixed] == [3, 0]
+    assert [reported["exit_code"] for reported in mixed] == [3, 0]
 
 
-def test_a_job_is_paused_and_goes_on(ugen, ugen_clock):
+def test_a_job_is_paused_and_resumed(ugen, ugen_clock):
     job_id = ugen.create()
     ugen_clock.advance(10)
     assert "pauses after its current stage" in ugen("jobs", "pause", job_id).stderr
-    assert ugen.json("jobs", "wait", job_id, code=1)["status"] == "paused"
-    assert ugen.json("jobs", "resume", job_id, "--wait")["status"] == "completed"
+    assert ugen.one("jobs", "wait", job_id, code=1)["status"] == "paused"
+    assert ugen.one("jobs", "resume", job_id, "--wait")["status"] == "completed"
     assert "it is not paused" in ugen("jobs", "resume", job_id, code=3).stderr
     assert "completed already" in ugen("jobs", "pause", job_id, code=3).stderr
 
 
-def test_a_failed_job_runs_again_and_a_completed_one_only_from_a_named_stage(ugen, ugen_faults):
+def test_retry_of_a_completed_job_needs_a_named_stage(ugen, ugen_faults):
     ugen_faults.job(fail_at="generation", times=1)
     job_id = ugen.create()
     ugen("jobs", "wait", job_id, code=1)
-    assert ugen.json("jobs", "retry", job_id, "--wait")["status"] == "completed"
+    assert ugen.one("jobs", "retry", job_id, "--wait")["status"] == "completed"
     said = ugen("jobs", "retry", job_id, code=2)
     assert "--from-stage" in said.stderr
     assert [bought.kind for bought in ugen.purchases] == ["create", "retry"]
-    assert ugen.json("jobs", "retry", job_id, "--from-stage", "captions")["told"] == "it runs again"
-    assert "on its way; nothing was sent" in ugen("jobs", "retry", job_id).stderr
+    assert ugen.one("jobs", "retry", job_id, "--from-stage", "captions")["result"] == "it runs again"
+    assert "it is running; nothing was sent" in ugen("jobs", "retry", job_id).stderr
     assert [bought.kind for bought in ugen.purchases] == ["create", "retry", "retry"]
 
 
@@ -236,7 +239,7 @@ def test_a_retry_whose_answer_is_lost_is_not_paid_twice(ugen, ugen_faults):
     job_id = ugen.create()
     ugen("jobs", "wait", job_id, code=1)
     ugen_faults.add("lost", method="POST", path="/api/v1/jobs/*/retry")
-    assert ugen.json("jobs", "retry", job_id, "--wait")["status"] == "completed"
+    assert ugen.one("jobs", "retry", job_id, "--wait")["status"] == "completed"
     assert [bought.kind for bought in ugen.purchases] == ["create", "retry"]
 
 
@@ -301,7 +304,7 @@ def test_a_full_disk_leaves_no_half_file_and_is_gone_on_with(ugen, tmp_path):
 def test_an_order_that_cannot_be_written_down_is_not_sent(ugen):
     (ugen.home / ".local").write_text("no folder")
     said = ugen("jobs", "create", *LAMP, code=6)
-    assert "check the path, its permissions and the room on its disk" in said.stderr
+    assert "check the path" in said.stderr
     assert not ugen.purchases
 
 
@@ -315,19 +318,61 @@ def test_an_order_that_cannot_be_written_down_is_not_sent(ugen):
 )
 def test_wrong_usage_is_json_too_where_json_is_asked_for(ugen, arguments, message):
     said = ugen(*arguments, "--json", code=2)
-    told = json.loads(said.stderr)
-    assert (told["exit_code"], told["error"]) == (2, "UsageError")
-    assert re.fullmatch(message, told["message"])
-    assert told["next"].startswith(f"`ugen {arguments[0]} {arguments[1]} --help`")
+    reported = json.loads(said.stderr)
+    assert (reported["exit_code"], reported["error"]) == (2, "UsageError")
+    assert re.fullmatch(message, reported["message"])
+    assert reported["next"].startswith(f"`ugen {arguments[0]} {arguments[1]} --help`")
     assert not said.stdout
     assert "Usage: ugen " in ugen(*arguments, code=2).stderr
 
 
-def test_an_error_calls_an_order_by_its_name_and_the_next_step_names_the_job(ugen, ugen_faults):
+def test_an_error_names_the_order_and_its_remedy_names_the_job(ugen, ugen_faults):
     said = ugen("jobs", "create", *LAMP, "--order", "spring", "--max-credits", 1, code=3)
     assert "Error: order 'spring': the job would reserve " in said.stderr
     assert "Next: --max-credits allows more" in said.stderr
     ugen_faults.job(product_name="Lamp*", fail_at="generation", kind="moderation")
     said = ugen("jobs", "create", *LAMP, "--wait", code=1)
     (sold,) = ugen.purchases
-    assert f"Next: `ugen jobs get {sold.job_id}` shows why; `ugen jobs retry {sold.job_id}` tries again" in said.stderr
+    assert f"Next: `ugen jobs get {sold.job_id}` shows why; the same request would fail again" in said.stderr
+
+
+def test_download_of_a_running_job_is_not_done(ugen, ugen_clock, tmp_path):
+    job_id = ugen.create()
+    assert ugen("jobs", "download", job_id, "--to", tmp_path, code=5).stdout == ""
+    while not ugen.one("jobs", "get", job_id)["keyframes"]:
+        ugen_clock.advance(10)
+    said = ugen("jobs", "download", job_id, "--to", tmp_path, "--include", "keyframes", "--include", "final", code=5)
+    assert "more are to come" in said.stderr
+    assert f"ugen jobs wait {job_id}" in said.stderr
+    assert list(tmp_path.rglob("keyframe-0*"))
+    ugen_clock.advance_until_idle()
+    ugen("jobs", "download", job_id, "--to", tmp_path)
+    assert list(tmp_path.rglob("final.mp4"))
+
+
+def test_order_name_of_another_product_is_refused(ugen, ugen_clock):
+    ugen.create("--order", "spring")
+    for _ in range(2):
+        said = ugen(
+            "jobs", "create", "--order", "spring", *["Chair" if word == "Lamp" else word for word in LAMP], code=3
+        )
+        assert "'Lamp' was ordered, 'Chair' is asked for" in said.stderr
+        ugen_clock.advance_until_idle()
+    assert len(ugen.purchases) == 1
+
+
+def test_mistyped_status_is_refused(ugen):
+    said = ugen("jobs", "list", "--status", "complted", code=2)
+    assert "Did you mean completed?" in said.stderr
+    assert not ugen.server.emulator.journal.find_requests(path="/api/v1/jobs")
+
+
+def test_too_few_credits_names_both_figures(ugen):
+    with EmulatorServer(Settings(tenants=(TenantSettings(credits=12),))) as poor:
+        ugen.environ["UGEN_BASE_URL"] = poor.base_url
+        cost = ugen.json("credits", "estimate", "--segment-count", 1)["total_credits"]
+        said = ugen("jobs", "create", *LAMP, "--json", code=4)
+        assert not poor.emulator.journal.find_purchases()
+    error = json.loads(said.stderr.splitlines()[-1])
+    assert (error["required"], error["available"]) == (cost, 12)
+    assert f"{cost} credits are required and 12 are available" in error["next"]

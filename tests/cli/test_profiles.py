@@ -3,7 +3,7 @@
 
 import pytest
 
-from ugen_provider.cli.profiles import Chosen, choose, config_folder, data_folder, read_config
+from ugen_provider.cli.session import SettingsInUse, choose, config_folder, data_folder, read_config
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.emulator.settings import LOCAL_KEY
 
@@ -13,7 +13,7 @@ default = "shop"
 api_key = "ugen_sk_shop"
 base_url = "https://shop.example/api/v1"
 namespace = "shop"
-spending = "attach_only"
+spending = "reuse_only"
 [profiles.bare]
 base_url = "https://bare.example/api/v1"
 ledger = "bare.db"
@@ -33,11 +33,11 @@ def write(environ, text, mode=0o600):
     return path
 
 
-def chosen(environ, named=None) -> Chosen:
+def chosen(environ, named=None) -> SettingsInUse:
     return choose(read_config(environ), named=named, environ=environ)
 
 
-def key_of(found: Chosen) -> str | None:
+def key_of(found: SettingsInUse) -> str | None:
     return None if found.profile.api_key is None else found.profile.api_key.reveal()
 
 
@@ -45,10 +45,10 @@ def test_the_default_profile_counts_where_nothing_else_is_said(environ):
     write(environ, SHOP)
     found = chosen(environ)
     assert (key_of(found), found.profile.base_url) == ("ugen_sk_shop", "https://shop.example/api/v1")
-    assert (found.profile.namespace, found.profile.spending) == ("shop", "attach_only")
+    assert (found.profile.namespace, found.profile.spending) == ("shop", "reuse_only")
 
 
-def test_the_environment_goes_before_the_default_and_takes_its_own_address_along(environ):
+def test_the_environment_overrides_the_default_with_its_address(environ):
     write(environ, SHOP)
     environ["UGEN_API_KEY"] = "ugen_sk_env"
     found = chosen(environ)
@@ -67,7 +67,7 @@ def test_a_named_profile_goes_before_the_environment(environ, how):
         environ["UGEN_PROFILE"] = "shop"
     found = chosen(environ, named="shop" if how == "argument" else None)
     assert (key_of(found), found.profile.base_url) == ("ugen_sk_shop", "https://shop.example/api/v1")
-    assert found.profile.spending == "attach_only"
+    assert found.profile.spending == "reuse_only"
 
 
 def test_a_profile_without_a_key_takes_it_from_the_environment(environ):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person at a terminal, in tmux: help, a feed run with live progress, Ctrl-C, going on. The documents show the same.
+"""A person at a terminal, in tmux: help, a feed run with live progress, Ctrl-C, resuming. The documents show the same.
 
 `UGEN_WRITE_DOCS=1` writes what is seen into docs/cli.md; otherwise the page is compared with it.
 """
@@ -77,6 +77,7 @@ def terminal(tmp_path, ugen):
         pytest.skip("tmux or bash is not installed")
     shutil.copy(ROOT / "examples" / "feed.xml", tmp_path)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ugen.name_ledger()
     env = {**ugen.environ, "PATH": path, "PS1": "$ ", "LANG": "C.UTF-8", "TERM": "tmux-256color"}
     opened = Terminal(tmp_path, env)
     yield opened
@@ -99,7 +100,7 @@ def test_a_session_at_a_terminal(ugen, ugen_clock, terminal, tmp_path):
     assert "━━━" in seen
     assert "submitted" not in seen
     assert "stopped; 3 jobs still run and nothing is lost" in seen
-    assert "Next: to go on: ugen feed run feed.xml" in seen
+    assert "Next: to continue: ugen feed run feed.xml" in seen
     terminal.type("echo $?")
     assert "\n130\n" in terminal.finished(4)
     terminal.type("ugen jobs list")
@@ -123,7 +124,9 @@ def completed(ugen) -> list:
 
 
 def agrees_with_the_page(session: str) -> None:
-    shown = "```console\n" + "\n".join(line.rstrip() for line in session.splitlines()[:-1]).rstrip() + "\n```\n"
+    shown = (
+        "```{ .text .no-copy }\n" + "\n".join(line.rstrip() for line in session.splitlines()[:-1]).rstrip() + "\n```\n"
+    )
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     written, end, after = rest.partition(END)
     assert end, f"{PAGE} has no place for the session"

@@ -44,7 +44,7 @@ def test_an_unknown_command_is_refused():
     assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
 
 
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.delitem(sys.modules, "ugen_provider.cli.demo.command", raising=False)
@@ -70,7 +70,7 @@ def test_its_fixtures_say_so_too(tmp_path):
     assert "Error" not in said.stdout
 
 
-def test_a_missing_part_of_the_demo_is_named_before_anything_starts(monkeypatch, tmp_path):
+def test_a_missing_part_of_the_demo_is_named_at_the_start(monkeypatch, tmp_path):
     monkeypatch.setattr("ugen_provider.cli.demo.command.NEEDED", ("click", "no_such_package"))
     said = CliRunner().invoke(main, ["demo", "--output", str(tmp_path / "output")])
     assert said.exit_code == ExitCode.TROUBLE

@@ -2,27 +2,35 @@
 """A client and an emulator in one process, on one clock that the client's own waiting moves."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from ugen_provider import AsyncUGenClient, RetryPolicy, UGenClient
-from ugen_provider.core.api.clock import SystemClock
-from ugen_provider.core.api.effects import Effect, Flow
-from ugen_provider.emulator.api.http import Request
+from ugen_provider.core.api.clock import EmulatorTime, SystemClock
+from ugen_provider.core.jobs.order import Order, Purchase
+from ugen_provider.core.jobs.sync.actions import cancel_order, pause_order
+from ugen_provider.core.jobs.sync.purchase import purchase, purchase_and_wait
+from ugen_provider.core.jobs.sync.world import World
+from ugen_provider.core.ledger.orders import LedgerOrderStore
+from ugen_provider.core.ledger.record import OrderStore
+from ugen_provider.core.ledger.store import Ledger
+from ugen_provider.emulator.api.http import HttpRequest
 from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.pytest_plugin import ClockControl
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
-from ugen_provider.emulator.world.world import World
+from ugen_provider.emulator.world.world import World as EmulatedWorld
 
 BASE_URL = "http://127.0.0.1:1/api/v1"
 
 
 def live_by(clock: ClockControl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients live by the emulator's clock; whenever one would wait, that clock goes on instead."""
+    """Let clients live by the emulator's clock; whenever one would wait, that clock moves instead."""
 
     async def asleep(self: SystemClock, seconds: float) -> None:
         clock.advance(seconds)
@@ -32,6 +40,11 @@ def live_by(clock: ClockControl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SystemClock, "tick", lambda self: clock.now())
     monkeypatch.setattr(SystemClock, "sleep", lambda self, seconds: clock.advance(seconds))
     monkeypatch.setattr(SystemClock, "asleep", asleep)
+    # Each wait moves the emulator's clock by as much: none may be cut short because that clock stands still.
+    monkeypatch.setattr(EmulatorTime, "pause", lambda self, seconds: seconds)
+    monkeypatch.setattr(EmulatorTime, "count", lambda self, seconds: None)
+    # An answer that is under way takes no time of this clock, even if another waiter moves it meanwhile.
+    monkeypatch.setattr("ugen_provider.core.api.transport.MOST_TIMEOUTS", 1_000_000)
 
 
 class Killed(BaseException):
@@ -43,10 +56,10 @@ class InProcess(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.meddle: Callable[[Request, Callable[[], httpx.Response]], httpx.Response] = lambda _, answer: answer()
+        self.meddle: Callable[[HttpRequest, Callable[[], httpx.Response]], httpx.Response] = lambda _, answer: answer()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        asked = Request(
+        asked = HttpRequest(
             request.method,
             request.url.path,
             request.url.query.decode(),
@@ -70,7 +83,7 @@ class InProcess(httpx.BaseTransport, httpx.AsyncBaseTransport):
 class EmulatorClock:
     """A client's clock that is the emulator's: waiting moves it."""
 
-    world: World
+    world: EmulatedWorld
     slept: list[float] = field(default_factory=list)
 
     def now(self) -> float:
@@ -91,7 +104,7 @@ class Local:
     """An emulator with clients of it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.world = World(settings)
+        self.world = EmulatedWorld(settings)
         self.world.set_base_url("http://127.0.0.1:1")
         self.clock = EmulatorClock(self.world)
         self.transport = InProcess(Service(self.world))
@@ -121,47 +134,66 @@ class Local:
         return len(self.world.journal.find_requests(method=method, path=path))
 
     def outcome(self, **rule) -> None:
-        from ugen_provider.emulator.world import outcomes
+        from ugen_provider.emulator.world import pipeline
 
-        self.world.desk.outcomes.append(outcomes.parse(rule))
+        self.world.jobs.outcomes.append(pipeline.parse(rule))
 
     def set(self, **readings) -> None:
         self.world.set_readings(readings)
 
 
-class Stepper:
-    """Runs a flow on a client up to the nth effect, before or after which the process ends."""
+class SteppedWorld(World):
+    """A world that ends the process before or after its nth contact, and notes the contacts."""
 
-    def __init__(self, client: UGenClient) -> None:
-        self._client = client
+    def __init__(self, client: UGenClient, store: OrderStore, *, kill_at: int | None = None, after: bool = False):
+        super().__init__(client, store)
         self.points: list[str] = []
+        self._kill_at = kill_at
+        self._after = after
 
-    def run(self, flow: Flow, *, kill_at: int | None = None, after: bool = False):
-        driver = self._client._driver
-        original = driver.perform
-        count = 0
-
-        def perform(effect: Effect):
-            nonlocal count
-            count += 1
-            self.points.append(_name(effect))
-            if count == kill_at and not after:
-                raise Killed
-            answer = original(effect)
-            if count == kill_at:
-                raise Killed
-            return answer
-
-        driver.perform = perform
-        try:
-            return self._client.run(flow)
-        finally:
-            driver.perform = original
+    def contact(self, name, call):
+        self.points.append(name)
+        here = len(self.points) == self._kill_at
+        if here and not self._after:
+            raise Killed
+        answer = super().contact(name, call)
+        if here:
+            raise Killed
+        return answer
 
 
-def _name(effect: Effect) -> str:
-    request = getattr(effect, "request", None)
-    return request.point if request is not None else getattr(effect, "point", type(effect).__name__.lower())
+class Attempts:
+    """Successive attempts at one order, as an orchestrator's retries are: only the store is left between them."""
+
+    def __init__(self, client: UGenClient, store: OrderStore, *, name: str = "attempt") -> None:
+        self.client, self.store = client, store
+        self._name = name
+        self._numbers = itertools.count(1)
+
+    def next(self, order: Order) -> Order:
+        """The order as a new attempt has it."""
+        return order if order.attempt else replace(order, attempt=f"{self._name} {next(self._numbers)}")
+
+    def world(self, *, kill_at: int | None = None, after: bool = False) -> SteppedWorld:
+        return SteppedWorld(self.client, self.store, kill_at=kill_at, after=after)
+
+    def buy(self, order: Order) -> Purchase:
+        return purchase(self.world(), self.next(order))
+
+    def obtain(self, order: Order, *, kill_at: int | None = None, after: bool = False, **limits) -> Purchase:
+        world = self.world(kill_at=kill_at, after=after)
+        return purchase_and_wait(world, self.next(order), interval=5, **limits)
+
+    def cancel(self, order: Order, reason: str = "kill", **more):
+        return cancel_order(self.world(), order.record_key, reason=reason, **more)
+
+    def pause(self, order: Order):
+        return pause_order(self.world(), self.store.read(order.record_key))
+
+
+def ledger_store(folder: Path) -> LedgerOrderStore:
+    """A store in a ledger of its own, on SQLite."""
+    return LedgerOrderStore(Ledger.init(str(folder / "ledger.db"), allow_ephemeral=True))
 
 
 NO_RETRIES = RetryPolicy(attempts=1)

@@ -15,16 +15,19 @@ import pytest
 
 import ugen_provider.core.api
 import ugen_provider.core.jobs
+import ugen_provider.core.ledger
 from tests.core.local import Local
 from ugen_provider import AsyncUGenClient, CreateJob, UGenClient
-from ugen_provider.emulator.settings import Settings
+from ugen_provider.emulator.server import EmulatorServer
+from ugen_provider.emulator.settings import LOCAL_KEY, Settings
+from ugen_provider.ledger import Ledger
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 
 def examples():
     parser = doctest.DocTestParser()
-    for package in (ugen_provider.core.api, ugen_provider.core.jobs):
+    for package in (ugen_provider.core.api, ugen_provider.core.jobs, ugen_provider.core.ledger):
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             module = importlib.import_module(info.name)
             for name, thing in _documented(module):
@@ -55,13 +58,24 @@ def namespace(module, local, tmp_path, is_async):
         track = made.music.upload(b"ID3" + bytes(100), title="Jingle", filename="jingle.mp3")
     lamp = CreateJob(product_name="Lamp", product_image_url="https://shop.example/l.jpg", segment_count=1)
     given = {"client": client, "job": job, "template": template, "track": track, "picture": PNG, "tmp_path": tmp_path}
+    given["ledger"] = Ledger.init("shop.db", allow_ephemeral=True)
+    given["ledger"].catalogue("shop")
     given |= {"lamp": lamp, "async_client": local.async_client(), "CreateJob": CreateJob}
     given |= {"AsyncUGenClient": AsyncUGenClient, "UGenClient": UGenClient}
     return {**vars(module), **given}
 
 
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.parametrize(("module", "found"), list(examples()))
-def test_an_example_runs_and_prints_what_it_says(module, found, tmp_path):
+def test_an_example_runs_and_prints_what_it_says(module, found, tmp_path, monkeypatch, stack):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("UGEN_LEDGER", raising=False)
+    monkeypatch.chdir(tmp_path)
     source = "".join(example.source for example in found)
     is_async = "await " in source or "async for" in source or "JobWatcher" in source
     local = Local(Settings(speed=0, admin=True))
@@ -76,6 +90,12 @@ def test_an_example_runs_and_prints_what_it_says(module, found, tmp_path):
                 local.world.advance(600)
     elif "jobs.pause" in source:
         local.world.advance(10)
+    elif "jobs.download" in source:  # the files of a job come from a server
+        server = stack.enter_context(EmulatorServer(Settings(speed=600)))
+        kind = AsyncUGenClient if is_async else UGenClient
+        given["client"] = kind(api_key=LOCAL_KEY, base_url=server.base_url)
+        with UGenClient(api_key=LOCAL_KEY, base_url=server.base_url) as client:
+            given["job"] = client.jobs.create(given["lamp"])
     checker = doctest.OutputChecker()
 
     async def run():
@@ -94,7 +114,7 @@ def test_an_example_runs_and_prints_what_it_says(module, found, tmp_path):
     asyncio.run(asyncio.wait_for(run(), timeout=60))
 
 
-def test_every_public_name_has_a_docstring_and_every_endpoint_an_example():
+def test_public_names_have_docstrings_and_endpoints_examples():
     bare = []
     for client in (UGenClient(api_key="k"), AsyncUGenClient(api_key="k")):
         for group in ("jobs", "credits", "webhook", "uploads", "templates", "music", "models"):

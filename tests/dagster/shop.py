@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of the real assets on a Dagster instance and a U-Gen, and looks at what they left."""
+"""Runs of the real assets on a Dagster instance and a U-Gen, and reads of their results."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
+import pytest
 
 from dagster_ugen import UGenOptions, UGenResource, build_ugen_assets
+from ugen_provider.core.jobs.order import partition_key, record_key
+from ugen_provider.core.ledger.orders import LedgerOrderStore
+from ugen_provider.core.ledger.record import Action, OrderRecord
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY
 
@@ -22,7 +26,7 @@ PRODUCTS = dg.DynamicPartitionsDefinition(name="ugen_products")
 
 
 def request_of(partition: str) -> dict[str, Any]:
-    """What is ordered for a partition in these tests."""
+    """Return what is ordered for a partition in these tests."""
     name = partition or "only"
     return {"product_name": name, "product_image_url": f"https://shop.example/{name}.jpg", "segment_count": 2}
 
@@ -34,11 +38,43 @@ class Shop:
     instance: dg.DagsterInstance
     server: EmulatorServer
     folder: Path
+    ledger: str | None = None
+    spending: Literal["allow", "reuse_only"] = "allow"
+    video_model: str | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
     built: dict[str, Any] = field(default_factory=dict)
 
     @property
     def resource(self) -> UGenResource:
-        return UGenResource(api_key=LOCAL_KEY, base_url=self.server.base_url, poll_interval=0.01)
+        return UGenResource(
+            api_key=LOCAL_KEY,
+            base_url=self.server.base_url,
+            poll_interval=0.01,
+            ledger=self.ledger,
+            spending=self.spending,
+            video_model=self.video_model,
+            **self.limits,
+        )
+
+    @contextmanager
+    def store(self) -> Iterator[LedgerOrderStore]:
+        """The store of this account's orders."""
+        with self.resource.open_account(self.instance) as account:
+            yield account.store()
+
+    def order(self, partition: str = "lamp", *, name: str = "final_video") -> OrderRecord:
+        """The record of a partition's order."""
+        return self.find_order(partition, name=name) or pytest.fail(f"no order of {name}, {partition}")
+
+    def find_order(self, partition: str = "lamp", *, name: str = "final_video") -> OrderRecord | None:
+        with self.resource.open_account(self.instance) as account:
+            key = record_key(partition_key(asset=name, partition=partition), origin=account.origin)
+            return account.store().read_many([key]).get(key)
+
+    def actions(self, partition: str = "lamp") -> list[Action]:
+        """Our actions on a partition's order, oldest first."""
+        with self.store() as store:
+            return list(store.actions(self.order(partition).order_key))
 
     def assets(self, requests: Any = request_of, **arguments: Any) -> list[Any]:
         arguments.setdefault("partitions_def", PRODUCTS)
@@ -88,7 +124,7 @@ class Shop:
 
     @property
     def jobs(self) -> dict[str, str]:
-        """Each job's status, as the service tells it."""
+        """Each job's status, as the service reports it."""
         with self.resource.get_client() as client:
             return {job.job_id: job.status for job in client.jobs.list()}
 
@@ -132,7 +168,7 @@ def when(condition: Callable[[], bool], act: Callable[[], None]) -> Iterator[Non
 
 
 def interrupt_process() -> None:
-    """What an executor or a machine does to a step: a signal."""
+    """Return what an executor or a machine does to a step: a signal."""
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One job for each product, whatever is run again, in whatever part."""
+"""One job for each product, after repeated runs of any part."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import pytest
 from dagster_ugen import FeedRequests, UGenOptions, UGenResource, build_ugen_assets, ugen_assets
 from tests.dagster.shop import PRODUCTS, failure_of, request_of
 from ugen_provider import CreateJob
-from ugen_provider.core.batch import LedgerUnavailableError
 from ugen_provider.emulator.settings import LOCAL_KEY
+from ugen_provider.ledger import LedgerUnavailableError
 
 ALL = ("keyframes", "videos", "final_video")
 
@@ -21,11 +21,11 @@ def test_a_product_becomes_three_assets_with_files_and_metadata(shop):
     assert shop.created == ["lamp"]
     for asset in ALL:
         made = shop.materialized(asset)["lamp"]
-        assert made["ugen/how"] == "submitted"
-        assert made["ugen/jobs_created_by_this_run"] == 1
-        assert made["ugen/credits_spent_by_this_run"] == made["ugen/credits_consumed"] > 0
-        assert made["ugen/credits_estimated"] >= made["ugen/credits_consumed"]
+        assert made["ugen/outcome"] == "created"
+        assert ("ugen/credits" in made) is (asset == "final_video"), "a job costs once, not once for each output"
     final = shop.materialized("final_video")["lamp"]
+    assert final["ugen/jobs"] == 1
+    assert final["ugen/credits_estimated"] >= final["ugen/credits"] > 0
     assert final["dagster/uri"].endswith("/final.mp4")
     assert {path.name for path in shop.folder.glob("lamp/*/*")} >= {"final.mp4", "keyframe-0.png", "manifest.json"}
 
@@ -35,8 +35,8 @@ def test_again_buys_nothing_and_says_so(shop):
     assert shop.run("lamp").success
     assert shop.created == ["lamp"]
     made = shop.materialized("final_video")["lamp"]
-    assert (made["ugen/how"], made["ugen/credits_spent_by_this_run"]) == ("taken", 0)
-    assert "nothing was bought" in made["ugen/notes"]
+    assert (made["ugen/outcome"], made["ugen/credits"], made["ugen/jobs"]) == ("reused", 0, 0)
+    assert "nothing was bought" in made["ugen/warnings"]
 
 
 @pytest.mark.parametrize("first", ALL)
@@ -62,10 +62,10 @@ def test_one_failing_partition_costs_the_others_nothing(shop, ugen_faults):
     ugen_faults.job(product_name="mug", fail_at="generation", kind="moderation")
     result = shop.run("lamp", "mug", "sofa")
     assert not result.success
-    told = failure_of(result)
-    assert "1 of 3 partitions failed: mug: " in told.description
-    assert "moderation" in told.description
-    assert told.metadata["ugen/failed_partitions"].value == ["mug"]
+    failure = failure_of(result)
+    assert "1 of 3 partitions failed: mug: " in failure.description
+    assert "moderation" in failure.description
+    assert failure.metadata["ugen/failed_partitions"].value == ["mug"]
     assert set(shop.materialized("final_video")) == {"lamp", "sofa"}
 
 
@@ -73,7 +73,7 @@ def test_an_asset_without_partitions(shop):
     assert shop.run(assets=shop.assets(requests=request_of(""), partitions_def=None)).success
     assert shop.run(assets=shop.assets(requests=request_of(""), partitions_def=None)).success
     assert shop.created == ["only"]
-    assert shop.materialized("final_video")[""]["ugen/how"] == "taken"
+    assert shop.materialized("final_video")[""]["ugen/outcome"] == "reused"
 
 
 def test_what_hangs_on_it_in_the_same_run_is_run(shop):
@@ -106,12 +106,12 @@ def test_regenerate_buys_once_for_each_new_value(shop):
     assert shop.run("lamp", config=config).success
     assert shop.run("lamp", config=config).success
     assert shop.created == ["lamp", "lamp"]
-    assert shop.materialized("final_video")["lamp"]["ugen/generation"] == 1
+    assert shop.materialized("final_video")["lamp"]["ugen/purchase_number"] == 1
     shop.run("lamp", tags={"ugen/regenerate": "darker"})
     shop.run("lamp", tags={"ugen/regenerate": "darker"})
     shop.run("lamp")
     assert len(shop.created) == 3
-    assert shop.materialized("final_video")["lamp"]["ugen/generation"] == 2
+    assert shop.materialized("final_video")["lamp"]["ugen/purchase_number"] == 2
 
 
 def test_deleting_old_runs_loses_no_intent(shop):
@@ -120,7 +120,7 @@ def test_deleting_old_runs_loses_no_intent(shop):
     shop.server.emulator.set_readings({"replay_ended": "new"})
     shop.run("lamp")
     assert shop.created == ["lamp"]
-    assert shop.materialized("final_video")["lamp"]["ugen/how"] == "taken"
+    assert shop.materialized("final_video")["lamp"]["ugen/outcome"] == "reused"
 
 
 def test_namespaces_never_meet(shop):
@@ -130,23 +130,23 @@ def test_namespaces_never_meet(shop):
     assert shop.created == ["lamp", "lamp"]
 
 
-def test_attach_only_buys_nothing(shop):
-    thrifty = UGenResource(**{**shop.resource.model_dump(), "spending": "attach_only"})
+def test_reuse_only_buys_nothing(shop):
+    thrifty = UGenResource(**{**shop.resource.model_dump(), "spending": "reuse_only"})
     result = shop.run("lamp", resource=thrifty)
-    assert "spending is attach_only" in failure_of(result).description
+    assert "spending is reuse_only" in failure_of(result).description
     assert shop.created == []
     shop.run("lamp")
     assert shop.run("lamp", resource=thrifty).success
 
 
-def test_too_dear_is_not_bought(shop):
+def test_a_purchase_above_the_limit_is_not_made(shop):
     result = shop.run("lamp", options=UGenOptions(max_credits=5))
     assert "max_credits is 5" in failure_of(result).description
     assert shop.created == []
 
 
 @pytest.mark.parametrize(("kind", "retried"), [("moderation", 1), ("validation", 1), ("transient", 3)])
-def test_only_what_a_retry_can_mend_is_retried(shop, ugen_faults, kind, retried):
+def test_only_errors_that_a_retry_can_repair_are_retried(shop, ugen_faults, kind, retried):
     ugen_faults.job(product_name="lamp", fail_at="generation", kind=kind, times=None)
     result = shop.run("lamp", retry_policy=dg.RetryPolicy(max_retries=2), options=UGenOptions(max_stage_retries=5))
     assert not result.success
@@ -155,7 +155,7 @@ def test_only_what_a_retry_can_mend_is_retried(shop, ugen_faults, kind, retried)
     assert shop.created == ["lamp"], "a stage retry is no second job"
 
 
-def test_a_ledger_whose_database_went_away_under_a_users_own_requests_is_retried(shop):
+def test_a_lost_database_under_users_own_requests_is_retried(shop):
     asked = []
 
     def request_from_a_ledger(partition):
@@ -171,11 +171,11 @@ def test_a_ledger_whose_database_went_away_under_a_users_own_requests_is_retried
 
 def test_too_few_credits_fails_at_once_and_names_them(shop):
     tenant = shop.server.emulator.accounts.by_name["local"]
-    tenant.books.balance = 5
+    tenant.credits.balance = 5
     result = shop.run("lamp", retry_policy=dg.RetryPolicy(max_retries=2))
     assert "402" in failure_of(result).description
     assert not [e for e in result.all_events if e.event_type_value == "STEP_RESTARTED"]
-    tenant.books.balance = 10_000
+    tenant.credits.balance = 10_000
     assert shop.run("lamp").success, "after topping up the same order goes through"
     assert shop.created == ["lamp"]
 
@@ -200,14 +200,14 @@ def test_a_changed_request_takes_the_job_and_warns(shop):
     assert result.success, failure_of(result).description
     made = shop.materialized("final_video")["lamp"]
     assert made["ugen/request_changed"] is True
-    assert "the request has changed" in made["ugen/notes"]
+    assert "the request has changed" in made["ugen/warnings"]
     assert shop.created == ["lamp"]
 
 
 def test_low_quality_warns_or_fails(shop, ugen_faults):
     ugen_faults.job(product_name="*", score=0.31, times=None)
     assert shop.run("lamp", options=UGenOptions(min_score=0.5)).success
-    assert "scored 0.31, below min_score 0.50" in shop.materialized("final_video")["lamp"]["ugen/notes"]
+    assert "scored 0.31, below min_score 0.50" in shop.materialized("final_video")["lamp"]["ugen/warnings"]
     strict = UGenOptions(min_score=0.5, on_low_quality="fail")
     result = shop.run("mug", options=strict, destination=str(shop.folder))
     assert "below min_score" in failure_of(result).description
@@ -229,12 +229,12 @@ def test_an_asset_of_ones_own_says_what_it_cost(shop):
 
 def test_a_bad_key_says_where_to_set_it(shop):
     result = shop.run("lamp", resource=UGenResource(**{**shop.resource.model_dump(), "api_key": ""}))
-    told = failure_of(result).description
-    assert "UGenResource.api_key" in told
-    assert "UGEN_API_KEY" in told
+    failure = failure_of(result).description
+    assert "UGenResource.api_key" in failure
+    assert "UGEN_API_KEY" in failure
 
 
-def test_a_feed_that_cannot_be_read_is_told(shop, tmp_path):
+def test_a_feed_that_cannot_be_read_is_reported(shop, tmp_path):
     (tmp_path / "feed.xml").write_text("<rss><channel><item>")
     for feed in ("no-such-feed.xml", str(tmp_path / "feed.xml")):
         result = shop.run("lamp", requests=FeedRequests(feed, job_defaults={"segment_count": 2}))
@@ -242,19 +242,19 @@ def test_a_feed_that_cannot_be_read_is_told(shop, tmp_path):
     assert shop.created == []
 
 
-def test_a_partition_that_the_feed_does_not_know_is_told(shop):
+def test_a_partition_that_the_feed_does_not_know_is_reported(shop):
     feed = Path(__file__).parents[2] / "examples" / "feed.xml"
     requests = FeedRequests(str(feed), job_defaults={"segment_count": 2})
     result = shop.run("LL-1004", "nowhere", requests=requests)
-    told = failure_of(result).description
-    assert "LL-1004: " in told
-    assert "no picture" in told
-    assert "nowhere: " in told
-    assert "no product of this id" in told
+    failure = failure_of(result).description
+    assert "LL-1004: " in failure
+    assert "no picture" in failure
+    assert "nowhere: " in failure
+    assert "no product of this id" in failure
 
 
 @pytest.mark.parametrize("destination", ["s4://videos", "s3://videos", "gs://videos"])
-def test_a_destination_that_nothing_here_can_write_to_is_told_before_anything_is_bought(shop, destination):
+def test_an_unwritable_destination_fails_before_any_purchase(shop, destination):
     protocol = destination.partition(":")[0]
     try:
         fsspec.get_filesystem_class(protocol)
@@ -267,13 +267,13 @@ def test_a_destination_that_nothing_here_can_write_to_is_told_before_anything_is
     assert shop.created == []
 
 
-def test_a_local_ugen_that_the_environment_names_serves_its_files_too(shop, monkeypatch):
+def test_a_local_ugen_from_the_environment_serves_its_files(shop, monkeypatch):
     monkeypatch.setenv("UGEN_BASE_URL", shop.server.base_url)
     account = UGenResource(api_key=LOCAL_KEY, poll_interval=0.01)
     assert shop.run("lamp", destination=str(shop.folder), resource=account).success
     assert list(shop.folder.glob("lamp/*/final.mp4"))
 
 
-def test_a_feed_without_partitions_is_refused_when_the_assets_are_made():
+def test_a_feed_without_partitions_is_refused_at_definition():
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="partitions_def="):
         build_ugen_assets(requests=FeedRequests("feed.xml", job_defaults={"segment_count": 2}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The component: from YAML to assets, what is refused and where, and a key that nobody gets to see."""
+"""The component: from YAML to assets, what is refused and where, and a key that stays hidden."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_ugen import UGenVideosComponent
+from tests.dagster.shop import failure_of
+from ugen_provider.emulator.settings import LOCAL_KEY
 
 REPOSITORY = Path(__file__).parents[2]
 FEED = REPOSITORY / "examples" / "feed.xml"
@@ -70,23 +72,43 @@ def sensors_of(defs: dg.Definitions) -> dict[str, Any]:
 
 
 def test_the_sensors_and_how_often_they_look():
-    with loaded(sensors={"orphans": False, "feed_interval": 60, "completion_interval": 5}) as (_, defs):
+    with loaded(sensors={"reconcile": False, "feed_interval": 60, "completion_interval": 5}) as (_, defs):
         found = {name: sensor.minimum_interval_seconds for name, sensor in sensors_of(defs).items()}
         assert found == {"ugen_feed_sensor": 60, "ugen_completion_sensor": 5}
     with loaded(sensors={"completion": False}) as (_, defs):
-        assert set(sensors_of(defs)) == {"ugen_feed_sensor", "ugen_orphan_sensor"}
+        assert set(sensors_of(defs)) == {"ugen_feed_sensor", "ugen_reconcile_sensor"}
 
 
 def test_with_a_gate():
     with loaded(gate={"approve_score": 0.8}, automation="after_approval") as (_, defs):
-        assert set(sensors_of(defs)) == {"ugen_feed_sensor", "ugen_orphan_sensor"}, "what waits is not made in bulk"
-        assert not defs.jobs
+        assert set(sensors_of(defs)) == {"ugen_feed_sensor", "ugen_reconcile_sensor"}, "what waits is not made in bulk"
+        decisions = ["ugen_approve_keyframe", "ugen_reject_keyframe", "ugen_regenerate_keyframe"]
+        assert [job.name for job in defs.jobs or ()] == decisions
         assert keys(defs) == {"anchor_keyframe", "keyframe_approval", "keyframes", "videos", "final_video"}
         graph = defs.resolve_asset_graph()
         automatic = {
             key.to_user_string() for key in graph.materializable_asset_keys if graph.get(key).automation_condition
         }
         assert automatic == {"keyframes", "videos", "final_video"}
+
+
+def test_missing_feed_fails_its_run_and_not_the_code_location(shop):
+    account = {"base_url": shop.server.base_url}
+    with loaded(feed="no-such-feed.xml", api_key=LOCAL_KEY, account=account) as (_, defs):
+        shop.instance.add_dynamic_partitions("ugen_products", ["lamp"])
+        job = defs.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=shop.instance, partition_key="lamp", raise_on_error=False)
+        assert "no-such-feed.xml" in failure_of(result).description
+    assert shop.created == []
+
+
+def test_runs_are_cut_and_repeated_as_the_yaml_says():
+    with loaded(partitions_per_run=7, retry_policy={"max_retries": 3, "delay": 5}, deps=["raw/products"]) as (_, defs):
+        assets = next(each for each in defs.assets if isinstance(each, dg.AssetsDefinition))
+        assert assets.backfill_policy.max_partitions_per_run == 7
+        assert assets.op.retry_policy == dg.RetryPolicy(max_retries=3, delay=5)
+        graph = defs.resolve_asset_graph()
+        assert dg.AssetKey(["raw", "products"]) in graph.get(dg.AssetKey("keyframes")).parent_keys
 
 
 def test_a_feed_beside_the_yaml():
@@ -118,8 +140,8 @@ def test_overrides():
 
 
 def refusal(**attributes: Any) -> str:
-    """What the component says, with all its causes, to attributes that it refuses."""
-    with pytest.raises(Exception) as refused, loaded(**attributes):  # noqa: PT011  Dagster wraps whatever it is
+    """Return what the component says, with all its causes, to attributes that it refuses."""
+    with pytest.raises(Exception) as refused, loaded(**attributes):  # noqa: PT011  Dagster wraps any error
         pass
     said, error = [], refused.value
     while error is not None:
@@ -129,7 +151,7 @@ def refusal(**attributes: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "message"),
     [
         ({"feeed": "x"}, "feeed"),
         ({"job": {"segment_count": 99}}, "segment_count: must be at most 10"),
@@ -143,16 +165,15 @@ def refusal(**attributes: Any) -> str:
         ({"partitions": {"name": ""}}, "PartitionsArgs"),
         ({"api_key": "{{ env.UGEN_NO_SUCH_KEY }}"}, "api_key: the environment variable that it names is not set"),
         ({"mapping": {"columms": {}}}, "columms: is no section"),
-        ({"feed": "no-such-feed.xml"}, "no-such-feed.xml"),
         ({"account": {"spending": "everything"}}, "spending"),
         ({"options": {"on_interrupt": "explode"}}, "on_interrupt"),
-        ({"gate": {}, "sensors": {"completion": True}}, "nothing is submitted to be collected"),
+        ({"gate": {}, "sensors": {"completion": True}}, "no job is submitted to be collected"),
         ({"automation": "after_approval"}, "without a gate there is no approval"),
         ({"checks": {"blocking": ["urls_alive"]}}, "urls_alive is not among the checks"),
     ],
 )
-def test_a_wrong_field_is_refused_at_load_time(attributes, told):
-    assert told in refusal(**attributes)
+def test_a_wrong_field_is_refused_at_load_time(attributes, message):
+    assert message in refusal(**attributes)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +266,14 @@ def _json_of(text: str) -> Any:
 
 
 def test_scaffolded_yaml_loads_and_asks_for_the_key_by_name(project):
-    said = dg_command(project, "scaffold", "defs", "dagster_ugen.UGenVideosComponent", "lamps", "--feed", "feed.xml")
+    said = dg_command(project, "scaffold", "defs", "dagster_ugen.UGenVideosComponent", "lamps")
     assert said.returncode == 0, said.stdout + said.stderr
     path = project / "shop_videos" / "defs" / "lamps" / "defs.yaml"
     written = yaml.safe_load(path.read_text())["attributes"]
     assert written["api_key"] == "{{ env('UGEN_API_KEY') }}"
     assert written["job"] == {"segment_count": 3}
     shutil.rmtree(path.parents[1] / "videos")
-    shutil.copy(FEED, path.parent / "feed.xml")
+    assert dg_command(project, "check", "yaml", "--validate-requirements", UGEN_API_KEY=KEY).returncode == 0
     assert dg_command(project, "check", "defs", UGEN_API_KEY=KEY).returncode == 0
     without = dg_command(project, "check", "defs")
     assert without.returncode != 0
@@ -271,7 +292,7 @@ def test_a_wrong_field_is_named_with_its_line(project):
 @pytest.mark.parametrize(
     ("wrong", "named"), [("segment_cuont: 2", "segment_cuont"), ("segment_count: 2\n  mapping: {colums: {}}", "colums")]
 )
-def test_dg_check_yaml_knows_the_fields_of_a_job_and_the_sections_of_a_mapping(project, wrong, named):
+def test_dg_check_yaml_knows_job_fields_and_mapping_sections(project, wrong, named):
     path = project / "shop_videos" / "defs" / "videos" / "defs.yaml"
     path.write_text(path.read_text().replace('segment_count: 2\n    aspect_ratio: "9:16"', wrong))
     said = dg_command(project, "check", "yaml", UGEN_API_KEY=KEY)
@@ -331,21 +352,21 @@ def test_the_components_resource_is_on_no_page(project):
     assert KEY not in said
 
 
-@pytest.mark.parametrize("job", ["__ASSET_JOB", "ugen_batch_job"])
+@pytest.mark.parametrize("job", ["__ASSET_JOB", "ugen_videos_job"])
 def test_the_launchpad_offers_no_account_with_its_key(project, job):
     said = pages_say(module_of(project), LAUNCHPAD, pipelineName=job)
     assert "rootDefaultYaml" in said, said
     assert KEY not in said
 
 
-def test_two_feeds_stand_in_one_project(project):
+def test_two_feeds_share_one_project(project):
     folder = project / "shop_videos" / "defs"
     written = (folder / "videos" / "defs.yaml").read_text()
     for name, account in (("videos", "first"), ("more", "second"), ("other", "first")):
         text = written.replace("poll_interval: 5", f"namespace: {account}")
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "defs.yaml").write_text(text.replace("  job:", f"  key_prefix: [{name}]\n  job:"))
-    said = pages_say(module_of(project), LAUNCHPAD, pipelineName="more_ugen_batch_job")
+    said = pages_say(module_of(project), LAUNCHPAD, pipelineName="more_ugen_videos_job")
     assert "rootDefaultYaml" in said, said
 
 

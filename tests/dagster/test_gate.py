@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing goes on without a yes to the very picture that is there, and a yes spends on its own partition only."""
+"""No job continues without an approval of its present picture; an approval spends on its own partition only."""
 
 from __future__ import annotations
 
 import dagster as dg
 import pytest
 
-from dagster_ugen import Output, UGenGate, UGenVideos, approve_keyframe, assets_of
+from dagster_ugen import (
+    Output,
+    UGenGate,
+    UGenVideoAssets,
+    approve_keyframe,
+    build_assets_from_definition,
+    build_ugen_approval_jobs,
+)
+from dagster_ugen.definition import UGenAssetProps
 from dagster_ugen.requests import as_requests
-from dagster_ugen.translator import UGenAssetProps
 from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of, when
 
 REST = ["keyframes", "videos", "final_video"]
@@ -16,16 +23,16 @@ ANCHOR = ["anchor_keyframe"]
 APPROVAL = ["keyframe_approval"]
 
 
-def gated(gate: UGenGate | None = None, **arguments) -> UGenVideos:
+def gated(gate: UGenGate | None = None, **arguments) -> UGenVideoAssets:
     props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS)
-    return UGenVideos(requests=as_requests(request_of), gate=gate or UGenGate(), props=props, **arguments)
+    return UGenVideoAssets(requests=as_requests(request_of), gate=gate or UGenGate(), props=props, **arguments)
 
 
 class GateShop:
-    def __init__(self, shop: Shop, videos: UGenVideos) -> None:
+    def __init__(self, shop: Shop, videos: UGenVideoAssets) -> None:
         self.shop = shop
         self.videos = videos
-        self.assets = assets_of(videos, backfill_policy=dg.BackfillPolicy.single_run())
+        self.assets = build_assets_from_definition(videos, backfill_policy=dg.BackfillPolicy.single_run())
 
     def run(self, *partitions: str, select: list[str] | None, **arguments):
         return self.shop.run(*partitions, assets=self.assets, select=select, **arguments)
@@ -46,15 +53,15 @@ def test_the_way_through(gate, shop):
     assert gate.run("lamp", select=REST).success
     assert shop.created == ["lamp"]
     assert set(shop.jobs.values()) == {"completed"}
-    assert shop.materialized("final_video")["lamp"]["ugen/how"] == "resumed"
+    assert shop.materialized("final_video")["lamp"]["ugen/outcome"] == "resumed"
 
 
 def test_a_click_on_materialize_does_not_pass_it(gate, shop):
     gate.run("lamp", select=ANCHOR)
     before = gate.run("mug", select=REST)
-    assert "asset final_video, partition mug: there is no look yet" in failure_of(before).description
+    assert "asset final_video, partition mug: there is no keyframe yet" in failure_of(before).description
     result = gate.run("lamp", select=REST)
-    assert "asset final_video, partition lamp: nobody approved the look" in failure_of(result).description
+    assert "is not approved, so the job stays paused" in failure_of(result).description
     assert set(shop.jobs.values()) == {"paused"}
 
 
@@ -89,7 +96,7 @@ def test_approving_twice_buys_once(gate, shop):
     assert shop.server.emulator.journal.find_purchases(kind="retry") == []
 
 
-def test_reported_by_the_pages_it_counts_for_the_look_that_was_there(gate, shop):
+def test_an_approval_from_the_pages_counts_for_its_keyframe(gate, shop):
     gate.run("lamp", select=ANCHOR)
     shop.instance.report_runless_asset_event(dg.AssetMaterialization("keyframe_approval", partition="lamp"))
     assert gate.run("lamp", select=REST).success
@@ -101,11 +108,11 @@ def test_an_approval_older_than_the_look_is_none(gate, shop):
     config = {"ops": {"ugen_videos_anchor": {"config": {"regenerate": "another look"}}}}
     assert gate.run("lamp", select=ANCHOR, config=config).success
     result = gate.run("lamp", select=REST)
-    assert "nobody approved the look" in failure_of(result).description
+    assert "is not approved" in failure_of(result).description
     assert sorted(shop.jobs.values()) == ["cancelled", "paused"]
 
 
-def test_a_bound_approval_of_another_job_is_refused_with_the_reason(gate, shop):
+def test_an_approval_bound_to_another_job_is_refused(gate, shop):
     gate.run("lamp", select=ANCHOR)
     approve_keyframe(shop.instance, gate.videos, partition="lamp", by="anna")
     gate.run("lamp", select=ANCHOR, tags={"ugen/regenerate": "1"})
@@ -121,7 +128,7 @@ def test_a_no_cancels_and_the_order_says_so(gate, shop):
     assert gate.run("lamp", select=APPROVAL, config=config).success
     assert set(shop.jobs.values()) == {"cancelled"}
     assert "rejected" in failure_of(gate.run("lamp", select=ANCHOR)).description
-    assert "was rejected, so nothing goes on" in failure_of(gate.run("lamp", select=REST)).description
+    assert "was rejected, and the job was cancelled" in failure_of(gate.run("lamp", select=REST)).description
     assert gate.run("lamp", select=ANCHOR, tags={"ugen/regenerate": "again"}).success
 
 
@@ -162,7 +169,7 @@ def test_no_more_gates_than_allowed_over_runs_at_the_same_time(shop):
     assert shop.created == ["lamp"]
 
 
-def test_a_look_that_is_there_or_was_passed_opens_no_gate_and_another_one_does(shop):
+def test_a_gate_opens_only_for_a_new_keyframe(shop):
     gate = GateShop(shop, gated(UGenGate(max_open_gates=1)))
     assert gate.run("lamp", select=ANCHOR).success
     assert gate.run("lamp", select=ANCHOR).success, "it is open already"
@@ -175,24 +182,106 @@ def test_a_look_that_is_there_or_was_passed_opens_no_gate_and_another_one_does(s
     assert shop.created == ["lamp", "mug"]
 
 
-@pytest.mark.parametrize(("partition", "told"), [("nowhere", "no partition"), ("lamp", "no look")])
-def test_code_cannot_approve_what_is_not_there(gate, shop, partition, told):
+@pytest.mark.parametrize(("partition", "message"), [("nowhere", "no partition"), ("lamp", "no keyframe")])
+def test_code_cannot_approve_what_is_not_there(gate, shop, partition, message):
     shop.instance.add_dynamic_partitions("ugen_products", ["lamp"])
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         approve_keyframe(shop.instance, gate.videos, partition=partition, by="anna")
 
 
-def test_without_a_look_the_approval_says_what_to_do(gate):
+def test_without_a_keyframe_the_approval_says_what_to_do(gate):
     assert "materialize anchor_keyframe first" in failure_of(gate.run("lamp", select=APPROVAL)).description
     assert "materialize anchor_keyframe first" in failure_of(gate.run("lamp", select=REST)).description
 
 
-def test_where_the_service_ends_a_stopped_job_going_on_is_a_retry(gate, shop):
+def test_a_stopped_job_reported_completed_continues_by_retry(gate, shop):
     shop.server.emulator.set_readings({"stop_ends": "completed"})
     assert gate.run("lamp", select=ANCHOR).success
     assert set(shop.jobs.values()) == {"completed"}
-    assert "nobody approved" in failure_of(gate.run("lamp", select=REST)).description
+    assert "is not approved" in failure_of(gate.run("lamp", select=REST)).description
     approve_keyframe(shop.instance, gate.videos, partition="lamp", by="anna")
     assert gate.run("lamp", select=REST).success
     assert shop.materialized("final_video")["lamp"]["ugen/url"]
     assert shop.created == ["lamp"]
+
+
+# Yes, no and another one, without run config.
+
+
+class DecisionShop:
+    """The assets of a prefix, and the jobs that decide, as a code location has them."""
+
+    def __init__(self, shop: Shop) -> None:
+        props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS, key_prefix=["shop"])
+        videos = UGenVideoAssets(requests=as_requests(request_of), gate=UGenGate(), props=props)
+        self.shop = shop
+        shop.instance.add_dynamic_partitions("ugen_products", ["lamp", "mug"])
+        self.defs = dg.Definitions(
+            assets=build_assets_from_definition(videos),
+            jobs=build_ugen_approval_jobs(videos),
+            resources={"ugen": shop.resource},
+        )
+
+    def launch(self, job: str, *, partition: str = "lamp") -> dg.ExecuteInProcessResult:
+        """Launch a job as the launchpad and `dg launch` do: a name and a partition, and no config."""
+        found = self.defs.resolve_job_def(job)
+        return found.execute_in_process(instance=self.shop.instance, partition_key=partition, raise_on_error=False)
+
+    def anchor(self, partition: str = "lamp") -> None:
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        keys = [dg.AssetKey(["shop", "anchor_keyframe"])]
+        assert job.execute_in_process(
+            instance=self.shop.instance, partition_key=partition, asset_selection=keys
+        ).success
+
+    def finish(self) -> dg.ExecuteInProcessResult:
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        keys = [dg.AssetKey(["shop", name]) for name in REST]
+        return job.execute_in_process(
+            instance=self.shop.instance, partition_key="lamp", asset_selection=keys, raise_on_error=False
+        )
+
+
+def test_approve_job_continues_the_video(shop):
+    decision = DecisionShop(shop)
+    decision.anchor()
+    assert decision.launch("approve_keyframe").success
+    assert decision.finish().success
+    assert set(shop.jobs.values()) == {"completed"}
+
+
+def test_reject_job_cancels_and_regenerate_buys_one_more(shop):
+    decision = DecisionShop(shop)
+    decision.anchor()
+    assert decision.launch("reject_keyframe").success
+    assert set(shop.jobs.values()) == {"cancelled"}
+    failed = decision.finish()
+    assert "was rejected" in failure_of(failed).description
+    assert "shop/anchor_keyframe" in failure_of(failed).description
+    assert decision.launch("regenerate_keyframe").success
+    assert sorted(shop.jobs.values()) == ["cancelled", "paused"]
+    assert decision.launch("approve_keyframe").success
+    assert decision.finish().success
+    assert sorted(shop.jobs.values()) == ["cancelled", "completed"]
+
+
+def test_each_regenerate_run_buys_one(shop):
+    decision = DecisionShop(shop)
+    decision.anchor()
+    for _ in range(2):
+        decision.launch("reject_keyframe")
+        assert decision.launch("regenerate_keyframe").success
+    assert len(shop.created) == 3
+
+
+@pytest.mark.parametrize("job", ["approve_keyframe", "reject_keyframe"])
+def test_decision_without_a_keyframe_names_the_assets(shop, job):
+    failed = failure_of(DecisionShop(shop).launch(job, partition="mug")).description
+    assert "shop/keyframe_approval, partition 'mug'" in failed
+    assert "materialize shop/anchor_keyframe first" in failed
+
+
+def test_decision_jobs_need_a_gate():
+    videos = UGenVideoAssets(requests=as_requests(request_of))
+    with pytest.raises(ValueError, match="gate=UGenGate"):
+        build_ugen_approval_jobs(videos)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a materialization says, what marks it as out of date, and what checks and conditions make of it."""
+"""Metadata of a materialization, the signs that it is out of date, and the checks and conditions on it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from dagster_ugen import Output, UGenAssetProps, UGenChecks, UGenGate, UGenVideos, assets_of, build_ugen_asset_checks
-from dagster_ugen.automation import after_approval
+from dagster_ugen import (
+    Output,
+    UGenAssetProps,
+    UGenChecks,
+    UGenGate,
+    UGenVideoAssets,
+    build_assets_from_definition,
+    build_ugen_asset_checks,
+)
 from dagster_ugen.checks import judge_credits, judge_file, judge_scores
-from dagster_ugen.metadata import PREVIEW_LIMIT, describe, gallery
+from dagster_ugen.definition import after_approval
 from dagster_ugen.requests import as_requests
-from dagster_ugen.results import Delivered
+from dagster_ugen.results import PREVIEW_LIMIT, Succeeded, describe, gallery
 from tests.dagster.shop import PRODUCTS, Shop, failure_of, request_of
 from ugen_provider.core.api.models import Job, Keyframe
-from ugen_provider.core.jobs.intent import Intent
-from ugen_provider.core.jobs.purchase import How, Purchase
+from ugen_provider.core.jobs.order import Purchase, PurchaseOutcome
+from ugen_provider.core.ledger.record import OrderRecord
 
 FINAL = dg.AssetKey("final_video")
 
 
-def delivered(*, keyframes: int, url: str = "https://storage.u-gen.ai/k{}.png", **job) -> Delivered:
+def delivered(*, keyframes: int, url: str = "https://storage.u-gen.ai/k{}.png", **job) -> Succeeded:
     made = Job.model_validate({"job_id": "j", "status": "completed", **job})
-    intent = Intent("s", 0, "k", {}, "f", 1, 0.0)
+    record = OrderRecord("s", 0, "k", {}, "f", 1, 0.0)
     frames = tuple(Keyframe(index=number, image_url=url.format(number)) for number in range(keyframes))
-    return Delivered(partition="p", bought=Purchase(made, intent, How.SUBMITTED), keyframes=frames)
+    return Succeeded(partition="p", bought=Purchase(made, record, PurchaseOutcome.CREATED), keyframes=frames)
 
 
 @pytest.mark.parametrize("keyframes", range(1, 12))
@@ -56,13 +63,13 @@ def test_the_poster_leads_to_the_video():
 
 def test_the_pictures_come_before_the_figures():
     shown = list(describe(Output.KEYFRAMES, delivered(keyframes=2, credits_consumed=67)))
-    assert shown.index("ugen/preview") < shown.index("ugen/credits_consumed")
+    assert shown.index("ugen/preview") < shown.index("ugen/job_id")
 
 
-def test_what_a_person_should_be_told_comes_before_the_pictures():
-    told = replace(delivered(keyframes=2), notes=("the lowest score is 0.31",))
-    shown = list(describe(Output.KEYFRAMES, told))
-    assert shown.index("ugen/notes") < shown.index("ugen/preview")
+def test_messages_for_people_come_before_the_pictures():
+    marked = replace(delivered(keyframes=2), warnings=("the lowest score is 0.31",))
+    shown = list(describe(Output.KEYFRAMES, marked))
+    assert shown.index("ugen/warnings") < shown.index("ugen/preview")
 
 
 def versions(shop: Shop, asset: str) -> dict[str, str]:
@@ -109,8 +116,8 @@ CHECKS_HAVE_PARTITIONS = tuple(int(part) for part in dg.__version__.split(".")[:
 def run_checked(shop: Shop, *partitions: str, asked: UGenChecks | None = None, more=(), stored: bool = True):
     props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS)
     folder = str(shop.folder) if stored else None
-    videos = UGenVideos(requests=as_requests(request_of), props=props, destination=folder)
-    assets = [*assets_of(videos, backfill_policy=dg.BackfillPolicy.single_run()), *more]
+    videos = UGenVideoAssets(requests=as_requests(request_of), props=props, destination=folder)
+    assets = [*build_assets_from_definition(videos, backfill_policy=dg.BackfillPolicy.single_run()), *more]
     return shop.run(*partitions, assets=assets, asset_checks=build_ugen_asset_checks(videos, checks=asked))
 
 
@@ -136,7 +143,7 @@ def test_checks_of_one_partition(shop):
     assert all(evaluation.target_materialization_data for evaluation in found.values())
 
 
-def test_a_link_that_no_longer_answers_is_named_without_its_signature(shop, ugen_faults):
+def test_a_broken_link_is_named_without_its_signature(shop, ugen_faults):
     ugen_faults.add("expired", method="GET", path="*/final-*.mp4", times=None)
     only = UGenChecks(min_score=None, counts=False, file=False, credits=False, urls=True)
     [found] = run_checked(shop, "lamp", asked=only, stored=False).get_asset_check_evaluations()
@@ -161,7 +168,7 @@ def posted() -> None: ...
 
 @pytest.mark.parametrize("blocking", [False, True, ["keyframe_scores"], ["credits_within_estimate"]])
 @pytest.mark.parametrize("partitions", [("mug",), ("lamp", "mug")])
-def test_a_failed_check_stops_what_hangs_on_it_where_that_was_asked_for(shop, ugen_faults, partitions, blocking):
+def test_a_failed_check_blocks_its_dependents_where_asked(shop, ugen_faults, partitions, blocking):
     ugen_faults.job(product_name="mug", score=0.3, times=None)
     result = run_checked(shop, *partitions, asked=UGenChecks(blocking=blocking), more=[posted])
     stopped = blocking in (True, ["keyframe_scores"])
@@ -173,7 +180,7 @@ def test_a_failed_check_stops_what_hangs_on_it_where_that_was_asked_for(shop, ug
         assert "lamp: " not in failure_of(result).description
 
 
-def test_a_blocking_check_that_is_not_asked_for_is_told(shop):
+def test_a_blocking_name_without_its_check_is_refused(shop):
     with pytest.raises(ValueError, match="blocking: urls_alive is not among the checks"):
         run_checked(shop, "lamp", asked=UGenChecks(blocking=["urls_alive"]))
 
@@ -207,13 +214,13 @@ def test_credits(consumed, estimated, passed):
 # Automation.
 
 
-def test_nothing_runs_by_itself_and_after_approval_only_what_was_approved(shop):
-    def gated(condition=None) -> UGenVideos:
+def test_automation_starts_only_what_was_approved(shop):
+    def gated(condition=None) -> UGenVideoAssets:
         props = UGenAssetProps(output=Output.FINAL_VIDEO, partitions_def=PRODUCTS, automation_condition=condition)
-        return UGenVideos(requests=as_requests(request_of), props=props, gate=UGenGate())
+        return UGenVideoAssets(requests=as_requests(request_of), props=props, gate=UGenGate())
 
-    def requested(videos: UGenVideos, cursor=None):
-        defs = dg.Definitions(assets=assets_of(videos, resource=shop.resource))
+    def requested(videos: UGenVideoAssets, cursor=None):
+        defs = dg.Definitions(assets=build_assets_from_definition(videos, resource=shop.resource))
         said = dg.evaluate_automation_conditions(defs=defs, instance=shop.instance, cursor=cursor)
         wanted = {
             (key.to_user_string(), partition)
@@ -226,7 +233,7 @@ def test_nothing_runs_by_itself_and_after_approval_only_what_was_approved(shop):
     shop.run(
         "lamp",
         "mug",
-        assets=assets_of(automatic, backfill_policy=dg.BackfillPolicy.single_run()),
+        assets=build_assets_from_definition(automatic, backfill_policy=dg.BackfillPolicy.single_run()),
         select=["anchor_keyframe"],
     )
     assert requested(by_itself)[0] == set()

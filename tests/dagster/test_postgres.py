@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import event
 
 from dagster_ugen import UGenOptions
-from tests.dagster.shop import Shop
+from tests.dagster.shop import Shop, failure_of
 from tests.torture.postgres import own_postgres
+from ugen_provider.ledger import Ledger
 
 ADDRESS = os.environ.get("UGEN_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 
@@ -63,45 +64,88 @@ def instance() -> Iterator[dg.DagsterInstance]:
         admin.close()
 
 
-def test_bought_once_with_the_intent_in_postgresql(shop: Shop):
+@pytest.fixture
+def shop(shop: Shop, postgres: str) -> Shop:
+    """The shop with a ledger in a PostgreSQL database of its own."""
+    Ledger.init(postgres).close()
+    shop.ledger = postgres
+    return shop
+
+
+def test_instance_on_postgresql_without_a_ledger_is_refused(shop: Shop):
+    shop.ledger = None
+    assert "UGenResource.ledger: " in failure_of(shop.run("lamp")).description
+    assert shop.created == []
+
+
+def test_instance_on_postgresql_with_named_ledger_buys_once(shop: Shop):
     assert "PostgresEventLogStorage" in type(shop.instance.event_log_storage).__name__
     assert shop.run("lamp", "mug").success
     assert shop.run("lamp", "mug").success
     assert sorted(shop.created) == ["lamp", "mug"]
     assert set(shop.materialized("final_video")) == {"lamp", "mug"}
-    assert shop.materialized("final_video")["lamp"]["ugen/how"] == "taken"
+    assert shop.materialized("final_video")["lamp"]["ugen/outcome"] == "reused"
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_storage_that_went_away_for_a_moment_is_told_in_one_sentence_and_retried(
-    ugen_emulator: Any, tmp_path: Path, retries: int
-) -> None:
+def test_lost_storage_is_reported_in_a_sentence_and_retried(ugen_emulator: Any, tmp_path: Path, retries: int) -> None:
     pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed")
     with own_postgres() as database, instance_on("127.0.0.1", database.port, "postgres") as instance:
-        ugen_emulator.emulator.clock.tick = 60.0  # as for every test, whatever the one before left
+        ugen_emulator.emulator.clock.tick = 60.0  # as for every test, after any earlier test
         shop = Shop(instance, ugen_emulator, tmp_path / "videos")
-        left = ["the write of the job's id"]
+        shop.ledger = str(tmp_path / "ledger.db")
+        Ledger.init(shop.ledger, allow_ephemeral=True).close()
+        left = ["the write of the first materialization"]
 
         @event.listens_for(instance.event_log_storage._engine, "before_cursor_execute")
         def _(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            if shop.created and statement.startswith("INSERT INTO event_logs") and left:
+            is_result = statement.startswith("INSERT INTO event_logs") and "ASSET_MATERIALIZATION" in str(rest[0])
+            if shop.created and is_result and left:
                 left.pop()
                 database.crash()
                 database.start()
 
         options = UGenOptions(interrupt_grace=5.0)
-        result = shop.run("lamp", options=options, retry_policy=dg.RetryPolicy(max_retries=retries))
+        result = shop.run("lamp", "mug", options=options, retry_policy=dg.RetryPolicy(max_retries=retries))
         assert not left
         assert result.success is bool(retries)
         said = [e.step_failure_data for e in result.all_events if e.is_step_failure]
         said += [e.event_specific_data for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
-        told = "".join(each.error.to_string() for each in said)
-        assert "Dagster's own storage" in told
-        assert "nothing is lost" in told
-        assert "[SQL" not in told
-        assert "sqlalche.me" not in told
+        messages = "".join(each.error.to_string() for each in said)
+        assert "Dagster's own storage" in messages
+        assert "nothing is lost" in messages
+        assert "[SQL" not in messages
+        assert "sqlalche.me" not in messages
         if not retries:
-            assert shop.run("lamp").success
-        assert shop.created == ["lamp"]
+            assert shop.run("lamp", "mug").success
+        assert sorted(shop.created) == ["lamp", "mug"]
         assert shop.materialized("final_video")["lamp"]["ugen/job_id"]
+
+
+@pytest.mark.timeout(200)
+def test_event_that_dagster_lost_is_written_by_the_next_run(ugen_emulator: Any, tmp_path: Path) -> None:
+    """Dagster itself writes what a run of one partition yields, and fails the run where its storage is lost."""
+    pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed")
+    with own_postgres() as database, instance_on("127.0.0.1", database.port, "postgres") as instance:
+        ugen_emulator.emulator.clock.tick = 60.0
+        shop = Shop(instance, ugen_emulator, tmp_path / "videos")
+        shop.ledger = str(tmp_path / "ledger.db")
+        Ledger.init(shop.ledger, allow_ephemeral=True).close()
+        left = ["the write of the materialization"]
+
+        @event.listens_for(instance.event_log_storage._engine, "before_cursor_execute")
+        def _(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            is_result = statement.startswith("INSERT INTO event_logs") and "ASSET_MATERIALIZATION" in str(rest[0])
+            if shop.created and is_result and left:
+                left.pop()
+                database.crash()
+                database.start()
+
+        assert not shop.run("lamp", destination=str(shop.folder)).success
+        assert not left
+        assert shop.run("lamp", destination=str(shop.folder)).success
+        assert shop.created == ["lamp"]
+        made = shop.materialized("final_video")["lamp"]
+        assert made["ugen/job_id"] == shop.order().job_id
+        assert made["ugen/credits"] > 0, "no event had it before"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation's snippets run in: a folder with a feed, a key in the environment, and a local U-Gen whose
-clock goes on whenever somebody waits."""
+"""The environment of the documentation's snippets: a folder with a feed, a key in the environment, and a local U-Gen
+whose clock moves whenever a caller waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEED = Path(__file__).parents[2] / "examples" / "feed.xml"
 
 @pytest.fixture
 def reader(ugen_emulator: Any, ugen_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Somebody who follows the pages; returns their folder."""
+    """Prepare the folder of a reader who follows the pages, and return it."""
     from tests.core.local import live_by
 
     live_by(ugen_clock, monkeypatch)
@@ -36,6 +36,8 @@ def reader(ugen_emulator: Any, ugen_clock: Any, tmp_path: Path, monkeypatch: pyt
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    # A reader's disk is durable, even if the disk of the tests is not.
+    monkeypatch.setattr("ugen_provider.core.ledger.database._EPHEMERAL", frozenset())
     (tmp_path / "dagster").mkdir()
     shutil.copy(FEED, tmp_path)
     monkeypatch.chdir(tmp_path)

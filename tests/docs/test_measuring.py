@@ -45,7 +45,7 @@ def test_a_benchmark_runs(name):
         assert list(performance.figures(done.stdout))
 
 
-def test_what_a_benchmark_says_becomes_rows_and_a_missed_target_stays_missed():
+def test_benchmark_results_become_rows_with_missed_targets():
     found = {figure.name: (figure.value, figure.met) for figure in performance.figures(SAID)}
     assert found == {
         "sync jobs.get / bare httpx GET and json.loads": ("1.24", True),
@@ -92,6 +92,17 @@ def test_the_report_counts_failed_and_skipped_runs_apart(tmp_path):
     ]
 
 
+def test_case_that_was_run_again_counts_once(tmp_path):
+    first, again = tmp_path / "first.xml", tmp_path / "again.xml"
+    failed = '<testcase classname="tests.a" name="test_b[1]" time="9"><failure/></testcase>'
+    other = '<testcase classname="tests.a" name="test_b[2]" time="1"/>'
+    first.write_text(SUITE.format(day="2026-01-02", cases=failed + other))
+    again.write_text(SUITE.format(day="2026-01-03", cases='<testcase classname="tests.a" name="test_b[1]" time="2"/>'))
+    reports = [str(first), str(again)]
+    assert list(reliability.rows(reports)) == ["| a: b | 2 | 0 |  | 3 | 2026-01-03 |  |"]
+    assert list(reliability.rows(reports[::-1])) == ["| a: b | 2 | 1 |  | 10 | 2026-01-02 |  |"]
+
+
 def test_some_tests_of_another_day_leave_the_rows_of_the_others(tmp_path, monkeypatch):
     page = tmp_path / "reliability.md"
     page.write_text(f"Before.\n{reliability.BEGIN}\n{reliability.END}\nAfter.\n")
@@ -122,15 +133,15 @@ def test_some_tests_of_another_day_leave_the_rows_of_the_others(tmp_path, monkey
 TABLE = {"title": "Importing", "columns": ["imports", "ms"], "rows": [["ours", "1.3"], ["theirs", "204.0"]]}
 
 
-def test_ours_and_the_peers_stand_in_one_table(capsys):
-    told = peers.side_by_side(TABLE["title"], TABLE["columns"], TABLE["rows"])
+def test_our_rows_and_the_peers_rows_share_one_table(capsys):
+    table = peers.side_by_side(TABLE["title"], TABLE["columns"], TABLE["rows"])
     printed = capsys.readouterr().out
     assert not list(performance.figures(printed))
-    page = list(performance.tables(f"{printed}{json.dumps({'tables': [told]})}\n"))
+    page = list(performance.tables(f"{printed}{json.dumps({'tables': [table]})}\n"))
     assert page == ["Importing:", "", "| imports | ms |", "| --- | --- |", "| ours | 1.3 |", "| theirs | 204.0 |", ""]
 
 
-def test_a_peer_that_could_not_be_installed_is_said_with_the_reason(tmp_path, monkeypatch, capsys):
+def test_a_peer_that_was_not_installed_has_a_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(peers, "HOME", tmp_path)
     (tmp_path / "missing.json").write_text(json.dumps({"dagster-fivetran": "no such version"}))
     found = peers.versions(["dagster-fivetran", "dagster", "dagster-hightouch"])
@@ -146,7 +157,7 @@ def locked(name):
     return set(re.findall(r"^[a-z0-9][^\s#]*==[^\s;#]+", text, re.MULTILINE))
 
 
-def test_the_peers_are_locked_beside_the_versions_that_all_else_runs_on():
+def test_peers_are_locked_to_the_versions_of_the_project():
     ours, theirs = locked("dev.txt"), locked("bench.txt")
     names = {pin.partition("==")[0] for pin in theirs}
     asked = make_peers.peers((ROOT / "requirements/bench.in").read_text())
@@ -164,7 +175,7 @@ esac
 """
 
 
-def test_one_peer_that_cannot_be_installed_leaves_the_others_and_is_tried_again(tmp_path, monkeypatch, capsys):
+def test_a_peer_that_fails_to_install_spares_the_others(tmp_path, monkeypatch, capsys):
     uv = tmp_path / "uv"
     uv.write_text(UV)
     uv.chmod(0o755)
@@ -211,7 +222,7 @@ def run_all(monkeypatch, tmp_path, scripts, *asked):
     return performance.main(), page.read_text()
 
 
-def test_neither_a_missed_figure_nor_a_broken_benchmark_keeps_the_following_from_running(tmp_path, monkeypatch, capfd):
+def test_a_missed_figure_or_broken_benchmark_stops_no_other(tmp_path, monkeypatch, capfd):
     missed = "print('  NO  size: 9 (at most 2)'); sys.exit(1)"
     scripts = {"cli": missed, "core": "raise ValueError('no stub')", "media": ""}
     code, page = run_all(monkeypatch, tmp_path, scripts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every public name stands in the reference, by itself or with its module; and what the reference names is there."""
+"""Every public name is in the reference, by itself or with its module; and what the reference names is there."""
 
 from __future__ import annotations
 

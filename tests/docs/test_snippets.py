@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every snippet of the documentation does what its page says: programs and commands run, DAGs and definitions load, and
-YAML means something. The README has tests of its own, with real processes; docs/cli.md is recorded by one."""
+"""Every snippet of the documentation does what its page says: programs run, DAGs and definitions load, and YAML means
+something. The commands are run by test_site.py, from the built pages; docs/cli.md is recorded by a test of its own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RECORDED = {"cli.md"}
 """Pages whose blocks are outputs, written by a test of their own."""
-
-NOT_HERE = ("pip install", "ugen emulator", "ugen demo", "ugen doctor")
-"""Commands that install or serve, or hold this machine's clock against the emulator's; they have tests of their own."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def of(*languages: str, mentions: str = "", lacks: tuple[str, ...] = ()) -> Any:
 
 
 def run(snippet: Snippet) -> dict[str, Any]:
-    """Run a program as it stands, with lines that an error can name."""
+    """Run an unchanged program, with lines that an error can name."""
     code = compile("\n" * snippet.line + snippet.text, str(DOCS / snippet.page), "exec", dont_inherit=True)
     module: dict[str, Any] = {"__name__": "snippet"}
     exec(code, module)
@@ -80,7 +77,7 @@ def run(snippet: Snippet) -> dict[str, Any]:
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    assert {snippet.language for snippet in ALL} <= {"python", "console", "sh", "yaml", "json", "text"}
+    assert {snippet.language for snippet in ALL} <= {"python", "sh", "yaml", "json", "text"}
     fences = sum(line.lstrip().startswith("```") for page in pages() for line in page.read_text("utf-8").splitlines())
     assert fences == 2 * len(ALL)
 
@@ -135,7 +132,7 @@ def rendered(task: Any, ti: ByHand) -> Any:
 
 
 @of("python", mentions="airflow.providers.http")
-def test_the_dag_by_hand_makes_a_video_and_when_it_is_cleared_another_one(
+def test_a_handwritten_dag_buys_again_when_it_is_cleared(
     snippet: Snippet, reader: Path, ugen_emulator: Any, ugen_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("airflow.providers.http")
@@ -153,7 +150,7 @@ def test_the_dag_by_hand_makes_a_video_and_when_it_is_cleared_another_one(
 
 
 @of("python", mentions="requests.Session")
-def test_the_asset_by_hand_makes_a_video_and_materialized_again_another_one(
+def test_a_handwritten_asset_buys_again_when_materialized_again(
     snippet: Snippet, reader: Path, ugen_emulator: Any, ugen_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import time
@@ -183,53 +180,6 @@ def test_definitions_load(snippet: Snippet, reader: Path) -> None:
         dg.Definitions.validate_loadable(defs)
 
 
-def commands(snippet: Snippet) -> list[list[str]]:
-    lines = [line.removeprefix("$ ") for line in snippet.text.splitlines() if line.startswith("$ ")]
-    return [shlex.split(line, comments=True) for line in lines if not line.startswith(NOT_HERE)]
-
-
-WITH_COMMANDS = [snippet for snippet in ALL if snippet.language == "console" and commands(snippet)]
-
-
-@pytest.mark.parametrize("snippet", WITH_COMMANDS, ids=lambda snippet: snippet.place)
-def test_commands_run(snippet: Snippet, reader: Path, ugen_emulator: Any) -> None:
-    from click.testing import CliRunner
-
-    from tests.core.local import EmulatorClock
-    from ugen_provider.cli import main
-    from ugen_provider.cli.session import Surroundings
-
-    environ = {"HOME": str(reader), "UGEN_API_KEY": LOCAL_KEY, "UGEN_BASE_URL": ugen_emulator.base_url}
-    world = Surroundings(environ=environ, clock=EmulatorClock(ugen_emulator.emulator))
-    setting_up(snippet, reader)
-    for program, *arguments in commands(snippet):
-        assert program == "ugen"
-        job = newest_job(ugen_emulator) if "JOB" in arguments else ""
-        said = CliRunner().invoke(main, [job if word == "JOB" else word for word in arguments], obj=world)
-        assert said.exit_code == 0, f"ugen {shlex.join(arguments)}: {said.output}"
-
-
-def setting_up(snippet: Snippet, reader: Path) -> None:
-    """What the reader has from an earlier page."""
-    if "ugen gallery" in snippet.text:
-        (reader / "videos").mkdir()
-    if "ugen ledger show shop" in snippet.text and "ugen feed run" not in snippet.text:
-        from ugen_provider.core.api.config import resolve
-        from ugen_provider.core.batch import Budget, FeedRun, Ledger, run_feed
-
-        folder = reader / ".local" / "share" / "ugen"
-        folder.mkdir(parents=True)
-        night = FeedRun(
-            "feed.xml", catalogue="shop", run_id="1", job_defaults={"segment_count": 1}, budget=Budget(credits=5000)
-        )
-        with Ledger(str(folder / "ledger.db")) as ledger:
-            run_feed(night, config=resolve(), ledger=ledger)
-
-
-def newest_job(ugen_emulator: Any) -> str:
-    return str(ugen_emulator.emulator.journal.find_purchases()[-1].job_id)
-
-
 @of("yaml")
 def test_yaml_means_something(snippet: Snippet, reader: Path) -> None:
     from ugen_provider.core.feeds import FeedMapping
@@ -251,7 +201,7 @@ def test_yaml_means_something(snippet: Snippet, reader: Path) -> None:
 
 
 def test_the_start_in_dagster_can_be_followed(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, in an environment that knows of no instance; what would serve pages only looks whether it could."""
+    """All of it, in an environment that knows of no instance; commands that serve pages only check that they could."""
     import os
     import subprocess
     import sys
@@ -280,9 +230,11 @@ def test_every_program_is_run_by_a_test() -> None:
 
 
 def test_connections_are_json() -> None:
-    shown = [match for snippet in ALL for match in re.findall(r"AIRFLOW_CONN_\w+='(.*)'", snippet.text)]
+    shown = [match for snippet in ALL for match in re.findall(r"AIRFLOW_CONN_(\w+)=('.*')", snippet.text)]
     assert shown
-    assert all(json.loads(connection)["conn_type"] == "ugen" for connection in shown)
+    for name, connection in shown:
+        (text,) = shlex.split(connection)
+        assert json.loads(text)["conn_type"] in ({"postgres", "sqlite"} if name.endswith("_LEDGER") else {"ugen"})
 
 
 def test_tables_are_what_the_code_says() -> None:

@@ -203,7 +203,7 @@ def test_lists_page_newest_first_and_filter_by_status(api):
     assert api.get("/jobs", params={"status": "mystery"}).json()["total"] == 0
 
 
-def test_the_journal_tells_who_asked_for_what(api, admin, tenant):
+def test_the_journal_names_who_asked_for_what(api, admin, tenant):
     other = tenant("other")
     order(api, "A", idempotency_key="ka")
     order(other, "B")

@@ -40,7 +40,7 @@ def test_a_key_is_forgotten_after_its_window(api, ugen_clock):
     assert create(api)["job_id"] != first["job_id"]
 
 
-def test_a_gate_pauses_with_the_anchor_made_and_resume_goes_to_the_end(api, ugen_clock):
+def test_a_gate_pauses_with_its_anchor_and_resume_completes(api, ugen_clock):
     job = create(api, stop_at_stage="init")
     ugen_clock.advance_until_idle()
     path = f"/jobs/{job['job_id']}"

@@ -6,8 +6,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from ugen_provider.emulator.media.draw import render
-from ugen_provider.emulator.media.recipe import Recipe
+from ugen_provider.emulator.media import Recipe, render
 
 
 def fetch(job, name, **options):
@@ -92,7 +91,7 @@ def test_range_etag_and_length(api, ugen_clock):
     assert httpx.post(job["final_video_url"]).status_code == 405
 
 
-def test_nothing_is_there_before_it_is_made_or_by_a_name_that_is_made_up(api, ugen_emulator, ugen_clock):
+def test_outputs_that_do_not_exist_are_not_found(api, ugen_emulator, ugen_clock):
     job = api.create()
     base = f"{ugen_emulator.url}/media/{job['job_id']}"
     for name in ("final-0.mp4", "keyframe-0-0-0.png", "segment-0-0-0.mp4", "thumbnail-0.png"):
@@ -103,7 +102,7 @@ def test_nothing_is_there_before_it_is_made_or_by_a_name_that_is_made_up(api, ug
     assert httpx.get(f"{ugen_emulator.url}/media/nothing/final-0.mp4").status_code == 404
 
 
-def test_an_output_that_is_cut_short_expired_or_of_the_wrong_type_on_request(api, ugen_clock, ugen_faults):
+def test_an_output_can_be_truncated_expired_or_mistyped(api, ugen_clock, ugen_faults):
     job = finished(api, ugen_clock)
     whole = fetch(job, "final_video_url").content
     ugen_faults.add("cut_short", path="/media/*", keep=0.3)

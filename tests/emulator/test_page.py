@@ -52,7 +52,7 @@ def test_a_person_makes_a_video_and_sees_it_play(page, api, ugen_emulator, tmp_p
     page.screenshot(path=tmp_path / "page.png")
 
 
-def test_buttons_steer_the_job_and_problems_are_told(page, api):
+def test_buttons_control_the_job_and_problems_are_shown(page, api):
     job = api.create(product_name="Mug", failure_behavior="fail")
     page.locator(".status.pending").wait_for()
     page.get_by_role("button", name="cancel").click()

@@ -6,17 +6,17 @@ import random
 import httpx
 import pytest
 
-from ugen_provider.emulator.api.http import Request
+from ugen_provider.emulator.api.http import HttpRequest
 from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.settings import Settings, TenantSettings
-from ugen_provider.emulator.world.stages import STAGES
+from ugen_provider.emulator.world.spec import STAGES
 from ugen_provider.emulator.world.world import World
 
 BODY = {"product_name": "Lamp", "product_image_url": "https://example.com/lamp.jpg", "segment_count": 3}
 
 
 def history(api, ugen_clock, job_id, *, step=0.5, until=("completed", "failed", "cancelled", "paused")):
-    """What a client sees that looks twice a second."""
+    """Return the states that a client sees when it polls twice a second."""
     seen = []
     while not seen or seen[-1]["status"] not in until:
         seen.append(api.job(job_id))
@@ -39,7 +39,7 @@ def test_eight_stages_in_order_and_progress_never_falls(api, ugen_clock):
     assert in_generation >= {(0, 25), (1, 41), (2, 58)}
 
 
-def test_a_segment_starts_when_its_two_keyframes_have_passed_while_later_ones_are_still_made(api, ugen_clock):
+def test_a_segment_starts_once_its_two_keyframes_have_passed(api, ugen_clock):
     job_id = api.create(segment_count=5)["job_id"]
     overlapped = False
     while (job := api.job(job_id))["status"] != "completed":
@@ -55,7 +55,7 @@ def test_a_segment_starts_when_its_two_keyframes_have_passed_while_later_ones_ar
     assert job["final_video_url"]
 
 
-def test_quality_decides_by_the_modes_threshold_and_retries_are_counted(api, ugen_clock, ugen_faults):
+def test_quality_uses_the_modes_threshold_and_counts_retries(api, ugen_clock, ugen_faults):
     ugen_faults.job(score=0.6, times=None)
     for mode, passed in (("lenient", True), ("standard", False), ("strict", False)):
         job_id = api.create(qai_mode=mode, max_retries_keyframe=3, max_retries_video=2)["job_id"]
@@ -80,7 +80,7 @@ def test_failure_behavior_fail_ends_the_job_with_the_reason(api, ugen_clock, uge
     assert api.available() == before
 
 
-def test_an_instant_fail_counts_whatever_the_score_and_without_qa_nothing_is_scored(api, ugen_clock, ugen_faults):
+def test_an_instant_fail_counts_and_without_qa_there_is_no_score(api, ugen_clock, ugen_faults):
     ugen_faults.job(category="PHONE_DETECTED", score=0.95)
     job_id = api.create(failure_behavior="fail")["job_id"]
     ugen_clock.advance_until_idle()
@@ -92,7 +92,7 @@ def test_an_instant_fail_counts_whatever_the_score_and_without_qa_nothing_is_sco
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("kind", ["moderation", "validation", "transient"])
-def test_a_job_fails_where_and_why_it_is_told_to(api, ugen_clock, ugen_faults, stage, kind):
+def test_a_job_fails_at_the_requested_stage_for_its_reason(api, ugen_clock, ugen_faults, stage, kind):
     ugen_faults.job(product_name="Bad*", fail_at=stage, kind=kind)
     before = api.available()
     good, bad = api.create(product_name="Good")["job_id"], api.create(product_name="Bad lamp")["job_id"]
@@ -138,7 +138,7 @@ def test_completed_without_a_video_on_request(api, ugen_clock, ugen_faults):
     assert (api.job(job_id)["status"], api.job(job_id)["final_video_url"]) == ("completed", None)
 
 
-def test_pause_takes_effect_after_the_current_stage_and_resume_repeats_nothing(api, ugen_clock):
+def test_pause_acts_after_the_stage_and_resume_repeats_nothing(api, ugen_clock):
     job_id = api.create()["job_id"]
     assert api.post(f"/jobs/{job_id}/pause").status_code == 409
     while api.job(job_id)["current_stage"] != "generation":
@@ -168,7 +168,7 @@ def test_a_job_in_its_last_stage_is_not_held_up(api, ugen_clock):
     assert api.job(job_id)["status"] == "completed"
 
 
-def test_a_retry_from_a_stage_makes_that_stage_and_all_later_ones_anew_and_charges_for_them(api, ugen_clock):
+def test_a_stage_retry_remakes_and_charges_all_later_stages(api, ugen_clock):
     job_id = api.create()["job_id"]
     ugen_clock.advance_until_idle()
     first, before = api.job(job_id), api.available()
@@ -214,7 +214,7 @@ def test_the_estimate_is_what_is_reserved_and_its_parts_add_up(api):
     assert parts["keyframes"] + parts["music"] + parts["post_processing"] == 57
 
 
-def test_same_seed_same_ids_scores_and_durations_whatever_else_runs():
+def test_the_same_seed_gives_the_same_ids_scores_and_durations():
     def run(seed, extra):
         world = World(Settings(speed=0, seed=seed))
         service = Service(world)
@@ -223,7 +223,7 @@ def test_same_seed_same_ids_scores_and_durations_whatever_else_runs():
             import json
 
             body = json.dumps(data).encode() if data else b""
-            reply = service.handle(Request(method, f"/api/v1{path}", "", {"x-api-key": "ugen_sk_local"}, body))
+            reply = service.handle(HttpRequest(method, f"/api/v1{path}", "", {"x-api-key": "ugen_sk_local"}, body))
             return json.loads(reply.body)
 
         for number in range(extra):
@@ -241,20 +241,20 @@ def test_same_seed_same_ids_scores_and_durations_whatever_else_runs():
 
 
 def conserved(world):
-    """What was granted is there, or was consumed by a job; and what is reserved is reserved by jobs."""
+    """Return what was granted is there, or was consumed by a job; and what is reserved is reserved by jobs."""
     for tenant in world.accounts.by_name.values():
         jobs = list(tenant.index.jobs.values())
-        books = tenant.books
-        assert books.balance == tenant.settings.credits - sum(job.consumed for job in jobs)
-        assert books.reserved == sum(job.reserved for job in jobs)
-        assert 0 <= books.reserved <= books.balance
+        account = tenant.credits
+        assert account.balance == tenant.settings.credits - sum(job.consumed for job in jobs)
+        assert account.reserved == sum(job.reserved for job in jobs)
+        assert 0 <= account.reserved <= account.balance
         for job in jobs:
             if job.ended:
                 assert job.reserved == 0
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_is_done_in_whatever_order_credits_are_conserved(seed):
+def test_any_sequence_of_calls_conserves_credits(seed):
     chance = random.Random(seed)
     world = World(Settings(speed=0, seed=seed, tenants=(TenantSettings(credits=1500, concurrent_jobs=6),)))
     service = Service(world)
@@ -273,11 +273,11 @@ def test_whatever_is_done_in_whatever_order_credits_are_conserved(seed):
 
     def ask(method, path, data=None):
         body = json.dumps(data).encode() if data else b""
-        return service.handle(Request(method, f"/api/v1{path}", "", {"x-api-key": "ugen_sk_local"}, body))
+        return service.handle(HttpRequest(method, f"/api/v1{path}", "", {"x-api-key": "ugen_sk_local"}, body))
 
     statuses = set()
     for number in range(120):
-        jobs = list(world.desk.jobs)
+        jobs = list(world.jobs.by_id)
         what = chance.choice(["create", "create", "advance", "pause", "resume", "cancel", "retry", "fail"])
         if what == "create" or not jobs:
             stop = chance.choice([None, None, "init", "concat"])
@@ -287,9 +287,9 @@ def test_whatever_is_done_in_whatever_order_credits_are_conserved(seed):
             world.advance(chance.choice([0.5, 20, 200]))
             continue
         elif what == "fail":
-            from ugen_provider.emulator.world.outcomes import parse
+            from ugen_provider.emulator.world.pipeline import parse
 
-            world.desk.outcomes.append(parse({"fail_at": chance.choice(STAGES)}))
+            world.jobs.outcomes.append(parse({"fail_at": chance.choice(STAGES)}))
             continue
         elif what == "cancel":
             reply = ask("DELETE", f"/jobs/{chance.choice(jobs)}")

@@ -16,7 +16,7 @@ BODY = {"product_name": "Lamp", "product_image_url": "https://example.com/lamp.j
 
 
 class Bench:
-    """What a check needs: the API, the emulator, its clock."""
+    """Objects that a check needs: the API, the emulator, its clock."""
 
     def __init__(self, api, world, clock):
         self.api, self.world, self.clock = api, world, clock
@@ -45,9 +45,9 @@ class Bench:
         return self.done(stop_at_stage="init")
 
     def failed(self, **how):
-        from ugen_provider.emulator.world.outcomes import parse
+        from ugen_provider.emulator.world.pipeline import parse
 
-        self.world.desk.outcomes.append(parse({"fail_at": "generation", **how}))
+        self.world.jobs.outcomes.append(parse({"fail_at": "generation", **how}))
         return self.done()
 
     def limited(self, **limits):
@@ -462,7 +462,7 @@ EXPECTED = {
     unknown_music: {"422": 422, "404": 404, "ignored": 201},
     upload_over: {"413": 413, "400": 400},
     estimate_form: {name: name for name in ("total_credits", "total", "estimated_credits")} | {"missing": "error"},
-    webhook_signer: {"tenant": True, "nobody": False},
+    webhook_signer: {"tenant": True, "unsigned": False},
     webhook_signature: {"hex": "", "sha256=": "sha256="},
     webhook_timestamp: {"seconds": 10, "millis": 13, "iso": "Z"},
     webhook_stamp: {"fresh": False, "first": True},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doors to the emulator: command line, curl, a restart on the same database."""
+"""The ways to start and use the emulator: command line, curl, a restart on the same database."""
 
 import contextlib
 import itertools
@@ -38,7 +38,7 @@ class Process:
         )
         self.line = self._process.stdout.readline()
         assert "http://127.0.0.1:" in self.line, self._process.stderr.read()
-        self.url = self.line.split()[-1] if "--json" not in options else json.loads(self.line)["url"]
+        self.url = json.loads(self.line)["url"] if "--json" in options else re.search(r"http://\S+", self.line)[0]
         self.api = httpx.Client(base_url=f"{self.url}/api/v1", headers=HEADERS)
 
     def end(self, number):
@@ -63,7 +63,7 @@ def start():
 
 
 def test_the_examples_of_the_specification_run_by_curl():
-    # Each request moves the clock by three seconds, so that nobody has to wait.
+    # Each request moves the clock by three seconds, so that no client has to wait.
     with EmulatorServer(Settings(speed=0, tick=3)) as server:
         run = subprocess.run(
             ["sh", str(ROOT / "examples" / "curl.sh")],
@@ -154,15 +154,15 @@ def test_a_port_that_is_taken_is_trouble_on_this_machine():
     assert f"127.0.0.1:{port} cannot be listened on: Address already in use" in result.output
 
 
-def test_programs_are_told_where_it_listens_as_json(start):
+def test_programs_read_its_address_as_json(start):
     process = start("--json")
-    told = json.loads(process.line)
-    assert told["url"].startswith("http://127.0.0.1:")
-    models = httpx.get(f"{told['base_url']}/models", headers={"X-API-Key": told["api_key"]})
+    reported = json.loads(process.line)
+    assert reported["url"].startswith("http://127.0.0.1:")
+    models = httpx.get(f"{reported['base_url']}/models", headers={"X-API-Key": reported["api_key"]})
     assert models.status_code == 200
 
 
-def test_killed_in_the_middle_of_fifty_jobs_nothing_is_lost_and_credits_are_conserved(start, tmp_path):
+def test_a_kill_amid_fifty_jobs_loses_no_job_and_no_credits(start, tmp_path):
     db = tmp_path / "state.db"
     process = start("--db", db, "--speed", 60, "--admin", "--credits", 1_000_000)
     bodies = [{**BODY, "product_name": f"P{number}", "idempotency_key": f"k{number}"} for number in range(50)]
@@ -171,7 +171,7 @@ def test_killed_in_the_middle_of_fifty_jobs_nothing_is_lost_and_credits_are_cons
 
     def order(body):
         if len(answered) > 40:
-            return  # whatever the machine, the kill comes before the end
+            return  # on any machine, the kill comes before the end
         with contextlib.suppress(httpx.TransportError):
             job_id = process.api.post("/jobs", json=body).json()["job_id"]
             answered[body["idempotency_key"]] = job_id
@@ -227,7 +227,7 @@ def assert_books_are_right(process):
     return balance
 
 
-def test_a_restart_goes_on_where_it_was(tmp_path):
+def test_a_restart_continues_where_it_was(tmp_path):
     settings = Settings(
         speed=0,
         db=tmp_path / "u.db",

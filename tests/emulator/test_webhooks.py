@@ -11,7 +11,7 @@ import pytest
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes webhooks and answers what it is told to."""
+    """Takes webhooks and gives the answers that the test sets."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -53,7 +53,7 @@ def admin(ugen_emulator, path, **params):
     return httpx.get(f"{ugen_emulator.url}/_emulator/{path}", params=params).json()
 
 
-def test_the_tenants_webhook_is_signed_and_its_secret_is_never_shown(api, ugen_emulator, ugen_clock, receiver):
+def test_the_webhook_is_signed_and_never_shows_its_secret(api, ugen_emulator, ugen_clock, receiver):
     answer = api.put("/tenants/me/webhook", json={"webhook_url": receiver.url, "webhook_secret": "s3cret"})
     assert answer.json() == {"webhook_configured": True, "webhook_url": receiver.url}
     job = api.create()
@@ -70,7 +70,7 @@ def test_the_tenants_webhook_is_signed_and_its_secret_is_never_shown(api, ugen_e
     assert "s3cret" not in api.get("/tenants/me/webhook").text
 
 
-def test_without_a_secret_nothing_is_signed_and_a_jobs_own_url_wins(api, ugen_clock, ugen_faults, receiver):
+def test_without_a_secret_nothing_is_signed_and_job_urls_win(api, ugen_clock, ugen_faults, receiver):
     api.put("/tenants/me/webhook", json={"webhook_url": "http://127.0.0.1:1/never"})
     ugen_faults.job(fail_at="agents", kind="moderation")
     api.create(webhook_url=receiver.url)
@@ -122,10 +122,10 @@ def test_twice_late_lost_forged_and_stale_on_request(api, ugen_emulator, ugen_cl
     ugen_faults.add("webhook_twice")
     first, second = api.create(product_name="A"), api.create(product_name="B")
     ugen_clock.advance_until_idle()
-    told = [json.loads(body)["job_id"] for _, body in receiver.got]
-    assert told[0] == told[1]
-    assert {first["job_id"], second["job_id"]} > {told[0]}
-    assert len(told) == 2
+    reported = [json.loads(body)["job_id"] for _, body in receiver.got]
+    assert reported[0] == reported[1]
+    assert {first["job_id"], second["job_id"]} > {reported[0]}
+    assert len(reported) == 2
 
     receiver.got.clear()
     ugen_faults.add("webhook_late", seconds=3600)

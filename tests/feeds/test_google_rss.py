@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ugen_provider.core.api.errors import InvalidRequestError
-from ugen_provider.core.feeds import FeedError, Order, Product, RejectedRow, plan_feed, read_feed
+from ugen_provider.core.feeds import FeedError, FeedOrder, Product, RejectedRow, plan_feed, read_feed
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.xml"
 
@@ -25,9 +25,9 @@ def only(source: io.BytesIO) -> Product:
     return row
 
 
-def test_the_example_becomes_five_orders_and_one_rejected_row_with_its_line():
+def test_the_example_becomes_five_orders_and_one_rejected_row():
     rows = list(plan_feed(str(EXAMPLE), job_defaults={"segment_count": 2}))
-    orders = [row for row in rows if isinstance(row, Order)]
+    orders = [row for row in rows if isinstance(row, FeedOrder)]
     (rejected,) = [row for row in rows if isinstance(row, RejectedRow)]
     assert [order.product_id for order in orders] == ["LL-1001", "LL-1002", "LL-1003", "LL-1005", "LL-1006"]
     assert orders[0].fields == {
@@ -62,7 +62,7 @@ def test_attributes_without_the_prefix_are_read_too():
     assert (product.id, product.title, product.image_links) == ("7", "Cup", ("https://s.example/7.jpg",))
 
 
-def test_with_both_in_one_item_googles_name_wins_and_the_other_is_kept():
+def test_googles_name_wins_over_a_plain_one_which_is_kept():
     product = only(
         feed(
             "<item><title>Blog title</title><g:id>7</g:id><g:title>Cup</g:title><link>https://s.example/</link></item>"
@@ -71,7 +71,7 @@ def test_with_both_in_one_item_googles_name_wins_and_the_other_is_kept():
     assert (product.title, product.attributes["title[2]"], product.link) == ("Cup", "Blog title", "https://s.example/")
 
 
-def test_an_empty_google_attribute_does_not_hide_a_filled_plain_one():
+def test_an_empty_google_attribute_hides_no_plain_one():
     assert only(feed("<item><g:id>7</g:id><g:title> </g:title><title>Cup</title></item>")).title == "Cup"
 
 
@@ -170,9 +170,9 @@ def test_broken_defaults_are_refused_before_the_feed_is_opened():
         plan_feed("/nowhere.xml", job_defaults={"segment_count": 11})
 
 
-def test_line_numbers_stand_in_a_large_feed_with_long_items():
+def test_line_numbers_are_in_a_large_feed_with_long_items():
     filler = "x\n" * 40_000
-    items = "".join(f"<item>\n<g:id>{n}</g:id><g:note>{filler}</g:note></item>\n" for n in range(4))
+    items = "".join(f"<item>\n<g:id>{n}</g:id><g:title>{filler}</g:title></item>\n" for n in range(4))
     rows = list(read_feed(feed("\n" + items)))
     assert [row.line for row in rows] == [2 + n * 40_002 for n in range(4)]
 
@@ -181,7 +181,7 @@ def test_line_numbers_stand_in_a_large_feed_with_long_items():
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\x00\x01\x02", "is no product feed that can be read: it begins with"),
+        (b"\x00\x01\x02\x03", "is no product feed that can be read: it begins with"),
         (b"<!doctype html><html><body>Sign in</body></html>", "perhaps a login page"),
         (b"<html><head/></html>", "perhaps a login page"),
         (b"<?xml version='1.0'?>\n<!DOCTYPE rss [<!ENTITY a 'b'>]>\n<rss/>", r"line 2.*has a DOCTYPE"),
@@ -192,15 +192,15 @@ def test_line_numbers_stand_in_a_large_feed_with_long_items():
         (b"<rss>" + b"<a>" * 100, "nests deeper"),
         (b"<rss><channel><item><id>1</id>" + b"<a>" * 300_000, "an item with more than 200,000 tags"),
         (b"<rss><channel><item>" + b"<a>" * 99 + b"</a>" * 99 + b"</item></channel></rss><x>", "junk after document"),
-        (b"<rss><channel><item><id>1</id><title>" + b"x" * (17 << 20), "an item is larger than 16,777,216 bytes"),
-        (b"<rss><channel><item><id>1</id><title a='" + b"x" * (2 << 20), "a tag is larger than 1,048,576 bytes"),
+        (b"<rss><channel><item><id>1</id><title>" + b"x" * (17 << 20), "larger than 16,777,216 bytes"),
+        (b"<rss><channel><item><id>1</id><title a='" + b"x" * (2 << 20), "unclosed token; it seems to be cut off"),
     ],
 )
-def test_what_is_no_feed_is_told_with_its_place(content, message):
+def test_a_file_that_is_no_feed_is_reported_with_its_position(content, message):
     with pytest.raises(FeedError, match=f"(?s){message}"):
         list(read_feed(io.BytesIO(content)))
 
 
-def test_a_feed_that_does_not_exist_is_told():
+def test_a_missing_feed_is_reported():
     with pytest.raises(FeedError, match=r"/nowhere/feed\.xml: cannot be opened: .*No such file"):
         list(read_feed("/nowhere/feed.xml"))

@@ -14,7 +14,7 @@ NOW = 1_775_745_000
 
 @dataclass(frozen=True)
 class Delivery:
-    """What arrives: the header pairs as bytes of the wire, and the body."""
+    """An arriving delivery: the header pairs as bytes of the wire, and the body."""
 
     stamp: bytes
     signature: bytes
@@ -42,10 +42,10 @@ SEEN = (
     genuine(4, stamp=str(NOW * 1000)),
     genuine(5, stamp=str(NOW - 3600)),
 )
-"""What an attacker has seen: the last is too old by now."""
+"""Deliveries that an attacker has seen: the last is too old by now."""
 
 GOOD = frozenset((seen.stamp, seen.body) for seen in SEEN[:-1])
-"""What may be believed; nobody else can have signed anything."""
+"""Deliveries that may be believed; only the service can have signed them."""
 
 
 @st.composite
@@ -86,7 +86,7 @@ SIGNATURES = st.sampled_from(
 
 @st.composite
 def forged(draw: st.DrawFn) -> Delivery:
-    """A delivery that nobody signed: one that was seen, with something else about it."""
+    """An unsigned delivery: one that was seen, with one part changed."""
     base = draw(st.sampled_from(SEEN))
     other = draw(st.sampled_from(SEEN))
     for _ in range(draw(st.integers(1, 2))):
@@ -102,7 +102,7 @@ def forged(draw: st.DrawFn) -> Delivery:
             case 5:
                 base = replace(base, body=other.body, stamp=draw(st.sampled_from([base.stamp, other.stamp])))
             case 6:
-                # What is signed is stamp, dot, body: the same bytes, parted elsewhere.
+                # The signature covers stamp, dot, body: the same bytes, parted elsewhere.
                 signed = base.stamp + b"." + base.body
                 at = draw(st.sampled_from([n for n, byte in enumerate(signed) if byte == ord(".")]))
                 base = replace(base, stamp=signed[:at], body=signed[at + 1 :])

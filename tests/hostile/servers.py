@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Script = Callable[[Callable[[bytes], None], bytes], None]
-"""From a way to send bytes and the head of the request to whatever is sent; it ends when the other side has gone."""
+"""From a way to send bytes and the head of the request to the sent bytes; it ends when the other side has gone."""
 
 
 class Server:
@@ -100,6 +100,44 @@ def chunked_forever(piece: bytes, *, headers: str = "Content-Type: application/j
     return script
 
 
+class Proxy:
+    """Passes each request on to one server, and records it."""
+
+    def __init__(self, port: int) -> None:
+        self.heads: list[str] = []
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(65536)
+            self.heads.append(head.decode())
+            if head.startswith(b"CONNECT"):
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                server.sendall(head)
+            threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
+            self._pass(server, client)
+
+    @staticmethod
+    def _pass(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                target.sendall(piece)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
 class Authority:
     """Signs certificates: good ones, and ones that are not."""
 
@@ -109,7 +147,15 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A test's own authority")])
         self.certificate = folder / "authority.pem"
         basic = x509.BasicConstraints(ca=True, path_length=None)
-        self._own = self._made(self._name, self._key.public_key()).add_extension(basic, critical=True)
+        usage = x509.KeyUsage(
+            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        self._own = (
+            self._made(self._name, self._key.public_key())
+            .add_extension(basic, critical=True)
+            .add_extension(usage, critical=True)
+        )
         self.certificate.write_bytes(self._pem(self._own.sign(self._key, hashes.SHA256())))
 
     def _made(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, age_in_days: int = 0):
@@ -123,6 +169,9 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - day)
             .not_valid_after(now + day)
+            # Python 3.13 asks for both identifiers.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
     @staticmethod
@@ -130,7 +179,7 @@ class Authority:
         return certificate.public_bytes(serialization.Encoding.PEM)
 
     def context(self, name: str, *, host: str = "127.0.0.1", age_in_days: int = 0) -> ssl.SSLContext:
-        """What a server with such a certificate uses."""
+        """Return what a server with such a certificate uses."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server that is not what it should be: it never ends, it leads elsewhere, its certificate is wrong.
 
-Whatever it does, memory stays small, the error is one of ours, and the key reaches nobody else.
+After any answer, memory stays small, the error is one of ours, and the key reaches no other host.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from ugen_provider import (
     TransportError,
     UGenClient,
 )
-from ugen_provider.core.api._streams import StreamClient
 from ugen_provider.core.feeds import FeedError, read_feed
-from ugen_provider.core.feeds.unpacking import Bounds
+from ugen_provider.core.feeds.sources import Bounds
 from ugen_provider.core.media import DownloadError, download_outputs
-from ugen_provider.core.media.fetching import Fetcher, FetchPolicy
+from ugen_provider.core.media.http import MediaClient
+from ugen_provider.core.media.outputs import Downloader, DownloadPolicy
 
 KEY = "ugen_sk_very_secret"
 ONCE = RetryPolicy(attempts=1)
@@ -138,13 +138,13 @@ def reached(url, how, tmp_path):
     if how == "feed":
         return list(read_feed(f"{url}/feed.csv"))
     if how == "download":
-        fetcher = Fetcher(StreamClient(), FetchPolicy(allow_private=True), sleep=lambda _: None)
-        return fetcher.fetch(f"{url}/v.mp4", tmp_path / "part", family="video", renew=lambda _: None)
+        downloader = Downloader(MediaClient(), DownloadPolicy(allow_private=True), sleep=lambda _: None)
+        return downloader.download(f"{url}/v.mp4", tmp_path / "part", family="video", refresh_url=lambda _: None)
     return balance(url, how)
 
 
 @pytest.mark.parametrize("how", ["sync", "async", "feed", "download"])
-@pytest.mark.parametrize("wrong", [*CERTIFICATES, "of an authority that nobody knows"])
+@pytest.mark.parametrize("wrong", [*CERTIFICATES, "of an unknown authority"])
 def test_a_wrong_certificate_ends_it_before_anything_is_said(authority, tmp_path, monkeypatch, wrong, how):
     stranger = Authority(tmp_path) if wrong not in CERTIFICATES else authority
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
@@ -201,13 +201,13 @@ def test_a_video_without_an_end_is_cut_at_the_limit(tmp_path):
 
 def test_a_video_that_drips_is_given_up_at_the_deadline(tmp_path):
     moments = itertools.count(0, 100)
-    policy = FetchPolicy(deadline=1000, allow_private=True)
-    fetcher = Fetcher(StreamClient(), policy, sleep=lambda _: None, tick=lambda: float(next(moments)))
+    policy = DownloadPolicy(deadline=1000, allow_private=True)
+    downloader = Downloader(MediaClient(), policy, sleep=lambda _: None, tick=lambda: float(next(moments)))
     with (
         serving(endless(b"\x00", headers="Content-Type: video/mp4")) as server,
         pytest.raises(DownloadError, match="took longer than 1000 s"),
     ):
-        fetcher.fetch(f"{server.url}/v.mp4", tmp_path / "part", family="video", renew=lambda _: None)
+        downloader.download(f"{server.url}/v.mp4", tmp_path / "part", family="video", refresh_url=lambda _: None)
 
 
 def test_a_storage_host_that_leads_to_another_gets_no_key_either(tmp_path, monkeypatch):
@@ -216,7 +216,7 @@ def test_a_storage_host_that_leads_to_another_gets_no_key_either(tmp_path, monke
         away = whole(b"", status="302 Elsewhere", headers=f"Location: {other.url}/v.mp4\r\nSet-Cookie: a={KEY}")
         with serving(away) as server:
             job = Job.model_validate({"job_id": "j1", "status": "completed", "final_video_url": f"{server.url}/v.mp4"})
-            with pytest.raises(DownloadError, match="answered 400"):
+            with pytest.raises(DownloadError, match="answers 400"):
                 download_outputs(job, tmp_path, allow_private=True)
             heard = server.heard + other.heard
     assert other.connections == 1
@@ -252,9 +252,9 @@ def test_a_storage_host_that_leads_to_another_gets_no_key_either(tmp_path, monke
 def test_no_spelling_of_a_private_address_gets_through(host, tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: tried.append(address))
-    fetcher = Fetcher(StreamClient(), FetchPolicy(), sleep=lambda _: None)
+    downloader = Downloader(MediaClient(), DownloadPolicy(), sleep=lambda _: None)
     with pytest.raises(DownloadError) as caught:
-        fetcher.fetch(f"http://{host}/v.mp4", tmp_path / "part", family="video", renew=lambda _: None)
+        downloader.download(f"http://{host}/v.mp4", tmp_path / "part", family="video", refresh_url=lambda _: None)
     assert caught.value.reason in {"private_address", "network"}  # some resolvers do not read every spelling
     assert not tried
 

@@ -19,9 +19,9 @@ from tests.batch.conftest import Shop as FeedShop
 from tests.core.local import Local
 from tests.dagster.shop import Shop as DagsterShop
 from tests.hostile.written import FORMS, KEY, nowhere
-from ugen_provider import UGenError
-from ugen_provider.core.batch import Ledger
+from ugen_provider import TransportError, UGenError
 from ugen_provider.emulator.settings import Settings, TenantSettings
+from ugen_provider.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,13 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
 def test_after_a_feed(tmp_path: Path, logged: Any, capfd: Any) -> None:
     local = Local(Settings(speed=0, admin=True, tenants=(TenantSettings(api_keys=(KEY,)),)))
     local.outcome(product_name="Cup b", fail_at="audio", kind="moderation")
-    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+    with Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True) as ledger:
         shop = FeedShop(tmp_path, local, ledger)
         shop.sells("a", "b", "c")
         report = asyncio.run(shop.runner(client=local.async_client(api_key=KEY)).run())
         local.transport.meddle = lambda *_: (_ for _ in ()).throw(ValueError("anything"))
         shop.sells("a", "b", "c", d="New")
-        with pytest.raises(ValueError, match="anything"):
+        with pytest.raises(TransportError, match="anything"):
             asyncio.run(shop.runner("tuesday", client=local.async_client(api_key=KEY)).run())
     assert (report.completed, report.failed) == (2, 1)
     nowhere(tmp_path, json.dumps(report.to_dict()), shop.events, logged.getvalue(), *capfd.readouterr())
@@ -77,6 +77,7 @@ def test_after_a_feed(tmp_path: Path, logged: Any, capfd: Any) -> None:
 def test_after_dagster_runs(tmp_path: Path, ugen_emulator: Any, logged: Any, capfd: Any, monkeypatch: Any) -> None:
     from dagster_ugen import UGenResource
 
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         shop = DagsterShop(instance, ugen_emulator, tmp_path / "videos")
         resource = UGenResource(api_key=KEY, base_url=ugen_emulator.base_url, poll_interval=0.01)
@@ -103,20 +104,20 @@ def test_after_airflow_tasks(
     task = UGenCreateJobOperator(
         task_id="job", deferrable=True, poll_interval=5, output_path=str(tmp_path / "videos"), **order
     )
-    connection(password=KEY, allow_private=True)
+    connection(password=KEY)
     attempts = Attempts()
     try:
         task.execute(attempts.next())
     except TaskDeferred as deferred:
         stored = repr(deferred.trigger.serialize()) + repr(vars(deferred.trigger)) + repr(deferred)
     errors = []
-    connection(password=KEY + "_wrong", allow_private=True)
+    connection(password=KEY + "_wrong")
     try:
         run_task(task, Attempts().next())
     except Exception as error:
         errors.append(repr(error) + repr(vars(error)))
     assert errors
-    connection(password=KEY, allow_private=True)
+    connection(password=KEY)
     try:
         result = run_task(task, attempts.next())
     except UGenError as error:  # storing may fail on loopback addresses; what is asked is what was written

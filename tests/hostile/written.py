@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A key that nobody else has, and the search for it in everything that was written.
+"""A unique key, and the search for it in everything that was written.
 
-What is found could only have come from us.
+A finding could only have come from us.
 """
 
 from __future__ import annotations

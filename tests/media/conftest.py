@@ -99,7 +99,7 @@ PUBLIC = "93.184.216.34"
 
 
 class Internet:
-    """What names resolve to, and a public address behind which a server of the test stands."""
+    """Addresses of names, and a public address that leads to a server of the test."""
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}

@@ -10,7 +10,7 @@ import pytest
 
 from ugen_provider import CreateJob, UGenClient
 from ugen_provider.core.media import DownloadError, download_outputs
-from ugen_provider.core.media.fetching import Fetcher
+from ugen_provider.core.media.outputs import Downloader
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import Settings
 
@@ -25,9 +25,9 @@ def server() -> Iterator[EmulatorServer]:
 def client(server, monkeypatch) -> Iterator[UGenClient]:
     server.emulator.reset()
     server.emulator.set_readings({})
-    real = Fetcher.__init__
+    real = Downloader.__init__
     monkeypatch.setattr(
-        Fetcher, "__init__", lambda self, client, policy: real(self, client, policy, sleep=lambda _: None)
+        Downloader, "__init__", lambda self, client, policy: real(self, client, policy, sleep=lambda _: None)
     )
     with UGenClient(api_key="ugen_sk_local", base_url=server.base_url) as opened:
         yield opened

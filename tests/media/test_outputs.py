@@ -18,7 +18,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.media import DownloadError, Manifest, download_outputs
-from ugen_provider.core.media.fetching import Fetcher
+from ugen_provider.core.media.outputs import Downloader
 from ugen_provider.core.media.stores import Store
 
 from .conftest import Answer
@@ -26,10 +26,10 @@ from .conftest import Answer
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    """Retries wait on the fetcher's own clock; here it stands still."""
-    real = Fetcher.__init__
+    """Retries wait on the downloader's own clock; here it does not move."""
+    real = Downloader.__init__
     monkeypatch.setattr(
-        Fetcher, "__init__", lambda self, client, policy: real(self, client, policy, sleep=lambda _: None)
+        Downloader, "__init__", lambda self, client, policy: real(self, client, policy, sleep=lambda _: None)
     )
 
 
@@ -43,7 +43,7 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_everything_of_a_job_is_stored_under_its_name_and_described(storage, mp4, png, tmp_path):
+def test_all_outputs_of_a_job_are_stored_and_described(storage, mp4, png, tmp_path):
     job = a_job(
         final_video_url=storage.serve("/final", mp4) + "?token=secret",
         thumbnail_url=storage.serve("/thumb", png, content_type="image/png"),
@@ -76,7 +76,7 @@ def test_everything_of_a_job_is_stored_under_its_name_and_described(storage, mp4
     assert Manifest.model_validate_json(text).file("keyframe", index=1).score == 0.51
 
 
-def test_what_is_there_with_the_right_digest_is_not_fetched_again(storage, mp4, tmp_path):
+def test_a_file_with_the_right_digest_is_not_fetched_again(storage, mp4, tmp_path):
     job = a_job(final_video_url=storage.serve("/final", mp4))
     first = download_outputs(job, tmp_path, allow_private=True)
     before = (tmp_path / "j1" / "manifest.json").stat()
@@ -97,7 +97,7 @@ def test_a_job_that_was_worked_on_since_is_fetched_again(storage, mp4, tmp_path)
     assert len(storage.asked("/final")) == 2
 
 
-def test_a_broken_connection_goes_on_where_it_broke(storage, mp4, tmp_path):
+def test_a_broken_connection_continues_where_it_broke(storage, mp4, tmp_path):
     block = 40_007  # wherever it breaks, every byte that came counts
     body = mp4 + (4 * block).to_bytes(4, "big") + b"free" + bytes(4 * block - 8)
 
@@ -119,19 +119,17 @@ def test_a_broken_connection_goes_on_where_it_broke(storage, mp4, tmp_path):
 KILLED = """
 import os, signal, sys
 from ugen_provider.core.api.models import Job
-from ugen_provider.core.media import download_outputs, fetching
+from ugen_provider.core.media import download_outputs, outputs
 def die(self, part, family, url):
     os.kill(os.getpid(), signal.SIGKILL)
-fetching.Fetcher._finish = die
+outputs.Downloader._finish = die
 job = Job.model_validate({"job_id": "j1", "status": "completed", "final_video_url": sys.argv[1]})
 download_outputs(job, sys.argv[2], allow_private=True)
 """
 
 
 @pytest.mark.parametrize("destination", ["{tmp}", "memory://swept"])
-def test_what_a_killed_process_left_is_swept_and_what_another_writes_is_not(
-    storage, mp4, tmp_path, monkeypatch, destination
-):
+def test_files_of_killed_writers_go_and_files_of_live_ones_stay(storage, mp4, tmp_path, monkeypatch, destination):
     link, temporary = storage.serve("/final", mp4), tmp_path / "temporary"
     temporary.mkdir()
     destination = destination.format(tmp=tmp_path)
@@ -165,7 +163,7 @@ download_outputs(job, SimpleNamespace(fs=Remote(sys.argv[2], auto_mkdir=True), p
 """
 
 
-def test_what_a_kill_left_in_a_remote_store_goes_with_the_first_download_a_day_later(storage, mp4, tmp_path):
+def test_leftovers_in_a_remote_store_go_with_a_later_download(storage, mp4, tmp_path):
     link = storage.serve("/final", mp4)
     command = [sys.executable, "-c", KILLED_BEFORE_THE_MOVE, link, str(tmp_path)]
     killed = subprocess.run(command, timeout=120, check=False)
@@ -178,7 +176,7 @@ def test_what_a_kill_left_in_a_remote_store_goes_with_the_first_download_a_day_l
     destination = SimpleNamespace(fs=DirFileSystem(str(tmp_path), auto_mkdir=True), path="shop")
     other = a_job(final_video_url=link).model_copy(update={"job_id": "j2"})
     download_outputs(other, destination, allow_private=True)
-    assert left.exists()  # somebody may be about to move it
+    assert left.exists()  # another process may be about to move it
     for path in (left, mine):
         os.utime(path, (path.stat().st_mtime - 90_000,) * 2)
     download_outputs(other, destination, allow_private=True)
@@ -201,22 +199,22 @@ def test_a_store_that_cannot_be_tidied_up_takes_what_comes(storage, mp4, tmp_pat
     assert left.exists()
 
 
-def test_how_much_has_come_is_told_over_a_broken_connection_too(storage, mp4, tmp_path):
+def test_progress_is_reported_over_a_broken_connection_too(storage, mp4, tmp_path):
     def script(count, headers):
         kind = {"Content-Type": "video/mp4", "ETag": '"v1"'}
         if count == 0:
             return Answer(200, mp4, kind, sent=700)
         return Answer(206, mp4[700:], {**kind, "Content-Range": f"bytes 700-{len(mp4) - 1}/{len(mp4)}"})
 
-    told = []
+    reported = []
     link = storage.serve("/final", script)
-    download_outputs(a_job(final_video_url=link), tmp_path, allow_private=True, on_progress=told.append)
-    assert {(coming.kind, coming.index, coming.total) for coming in told} == {("final", None, len(mp4))}
-    assert 700 in {coming.bytes for coming in told}  # no byte that came is held back
-    assert told[-1].bytes == len(mp4)
-    told.clear()
-    download_outputs(a_job(final_video_url=link), tmp_path, allow_private=True, on_progress=told.append)
-    assert not told  # what is there is not fetched
+    download_outputs(a_job(final_video_url=link), tmp_path, allow_private=True, on_progress=reported.append)
+    assert {(coming.kind, coming.index, coming.total) for coming in reported} == {("final", None, len(mp4))}
+    assert 700 in {coming.bytes for coming in reported}  # no byte that came is held back
+    assert reported[-1].bytes == len(mp4)
+    reported.clear()
+    download_outputs(a_job(final_video_url=link), tmp_path, allow_private=True, on_progress=reported.append)
+    assert not reported  # what is there is not fetched
 
 
 def test_a_file_that_changed_in_between_is_never_glued_together(storage, mp4, tmp_path):
@@ -267,17 +265,17 @@ def test_an_expired_link_is_asked_for_anew(storage, mp4, png, tmp_path, status):
     ("answer", "reason", "message"),
     [
         (Answer(200, b"<html>Sign in</html>", {"Content-Type": "text/html"}), "wrong_type", "text/html where a video"),
-        (Answer(200, b"<html>Sign in</html>", {"Content-Type": "video/mp4"}), "wrong_type", "what came is no video"),
-        (Answer(200, b"", {"Content-Type": "video/mp4"}), "wrong_type", "what came is no video"),
+        (Answer(200, b"<html>Sign in</html>", {"Content-Type": "video/mp4"}), "wrong_type", "the content is no video"),
+        (Answer(200, b"", {"Content-Type": "video/mp4"}), "wrong_type", "the content is no video"),
         (Answer(200, b"\x89PNG\r\n\x1a\n", {"Content-Type": "image/png"}), "wrong_type", "an? image where a video"),
         (Answer(500, b"oops"), "network", "5 attempts, at last: the server answered 500"),
-        (Answer(400, b"no"), "refused", "the server answered 400"),
+        (Answer(451, b"no"), "refused", "the server answered 451"),
         (Answer(404, b"gone"), "expired", "gives no fresh one"),
         (Answer(302, b"", {"Location": "ftp://elsewhere/x"}), "refused", "is no http"),
         (Answer(302, b"", {"Location": "/final"}), "refused", "redirects more than 5 times"),
     ],
 )
-def test_what_cannot_be_stored_is_a_clear_error_and_leaves_no_file(storage, tmp_path, answer, reason, message):
+def test_an_output_that_cannot_be_stored_is_a_clear_error(storage, tmp_path, answer, reason, message):
     job = a_job(final_video_url=storage.serve("/final", lambda count, headers: answer))
     with pytest.raises(DownloadError, match=message) as caught:
         download_outputs(job, tmp_path, allow_private=True)
@@ -396,7 +394,7 @@ def test_a_path_that_knows_its_filesystem_is_a_destination(storage, mp4, tmp_pat
     assert manifest.file("final").bytes == len(mp4)
 
 
-def test_a_destination_that_may_not_be_written_is_told(storage, mp4, tmp_path):
+def test_a_destination_that_may_not_be_written_is_reported(storage, mp4, tmp_path):
     (tmp_path / "file").write_text("in the way")
     job = a_job(final_video_url=storage.serve("/f", mp4))
     with pytest.raises(DownloadError, match="check that the destination may be written") as caught:
@@ -404,7 +402,7 @@ def test_a_destination_that_may_not_be_written_is_told(storage, mp4, tmp_path):
     assert caught.value.reason == "storage"
 
 
-def test_an_unknown_scheme_is_told(tmp_path):
+def test_an_unknown_scheme_is_reported(tmp_path):
     with pytest.raises(ConfigError, match="destination 'nosuch://x' cannot be used"):
         download_outputs(a_job(), "nosuch://x")
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests with real Airflow and Dagster processes share."""
+"""Fixtures of the tests with real Airflow and Dagster processes."""
 
 import os
 import tempfile
 
 import pytest
 
-from ugen_provider.cli.demo.local_ugen import LocalUGen
+from ugen_provider.cli.demo.processes import LocalUGen
 
 # Importing Airflow writes a configuration into its home; a developer's own home is not ours to write into.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="ugen-airflow-"))

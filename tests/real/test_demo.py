@@ -15,14 +15,15 @@ import psutil
 import pytest
 from PIL import Image
 
-from ugen_provider.cli.demo.local_ugen import LocalUGen
-from ugen_provider.cli.demo.parts import demo_parts
-from ugen_provider.cli.demo.sides import airflow_keys
-from ugen_provider.core.feeds import Order, plan_feed
+from ugen_provider.cli.demo.processes import LocalUGen
+from ugen_provider.cli.demo.sides import airflow_keys, demo_parts
+from ugen_provider.core.feeds import FeedOrder, plan_feed
 
 SIDES = ("airflow", "dagster")
 PRODUCTS = [
-    row.product_id for row in plan_feed(demo_parts().feed, job_defaults={"segment_count": 1}) if isinstance(row, Order)
+    row.product_id
+    for row in plan_feed(demo_parts().feed, job_defaults={"segment_count": 1})
+    if isinstance(row, FeedOrder)
 ]
 STARTING = "Starting a real Airflow"
 
@@ -156,7 +157,13 @@ def test_no_process_is_left(output, second):
 
 def test_ctrl_c_ends_every_process(tmp_path):
     output = tmp_path / "output"
-    with subprocess.Popen(demo_command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+    # A shell that runs the tests in the background makes its children ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        started = subprocess.Popen(demo_command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started as demo:
         for line in demo.stdout:
             if STARTING in line:
                 break

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow, Dagster and the type checkers make of the installed package, from the repository's root."""
+"""The installed package in Airflow, Dagster and the type checkers, from the repository's root."""
 
 import json
 import os

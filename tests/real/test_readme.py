@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's examples, run as they stand there."""
+"""The README's examples run unchanged."""
 
 import os
 import re
@@ -11,11 +11,9 @@ from pathlib import Path
 import av
 import pytest
 
-from ugen_provider.cli.demo.airflow_processes import RealAirflow
-from ugen_provider.cli.demo.local_ugen import LOCAL_KEY
-from ugen_provider.cli.demo.parts import demo_parts
-from ugen_provider.cli.demo.processes import python_module, wait_until
-from ugen_provider.cli.demo.sides import CONNECTION_ID
+from ugen_provider.cli.demo.airflow import RealAirflow
+from ugen_provider.cli.demo.processes import LOCAL_KEY, python_module, wait_until
+from ugen_provider.cli.demo.sides import CONNECTION_ID, demo_parts
 
 README = Path(__file__).parents[2] / "README.md"
 EXAMPLES = dict(re.findall(r"^## (\w+)\n+```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL))

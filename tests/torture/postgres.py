@@ -20,7 +20,7 @@ from ugen_provider.emulator.world.journal import Journal
 
 
 class OwnPostgres:
-    """A server on loopback with a folder of its own; whoever connects is believed."""
+    """A server on loopback with its own folder and without passwords."""
 
     def __init__(self, programs: Path, folder: Path, account: dict[str, Any]) -> None:
         self._programs = programs

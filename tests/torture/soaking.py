@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def held() -> dict[str, float]:
-    """What this process holds now."""
+    """Return what this process holds now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "at": time.monotonic(),
@@ -24,11 +24,8 @@ def held() -> dict[str, float]:
 
 
 async def soak(*, base_url: str, jobs: int, at_once: int) -> None:
-    """Buy and wait, `at_once` at a time, by the real flow and the real triggers."""
+    """Create jobs and wait for them, `at_once` at a time, by the real triggers."""
     from ugen_provider import AsyncUGenClient, RetryPolicy
-    from ugen_provider.core.jobs.intent import MemoryIntentStore
-    from ugen_provider.core.jobs.purchase import Order, purchase
-    from ugen_provider.core.jobs.scope import task_scope
     from ugen_provider.triggers.jobs import UGenJobTrigger
 
     delivered: list[str] = []
@@ -36,19 +33,18 @@ async def soak(*, base_url: str, jobs: int, at_once: int) -> None:
     running = {"mapped": iter(range(jobs)), "under_way": 0}
 
     async def one(client: AsyncUGenClient, number: int) -> None:
-        scope = task_scope(dag_id="soak", run_id="r", task_id="job", map_index=number)
         body = {"product_name": f"Lamp {number}", "product_image_url": "https://s.example/l.jpg", "segment_count": 1}
-        # Workers buy, in processes of their own: their connections are none of the triggerer's affair.
+        # In production workers buy, in processes of their own; here the triggers alone are observed.
         async with buying:
-            bought = await client.run(purchase(client.caller, Order(scope=scope, body=body), store=MemoryIntentStore()))
-        made = UGenJobTrigger(job_id=bought.job.job_id, ugen_conn_id="ugen_default", poll_interval=5)
+            job = await client.jobs.create(body)
+        made = UGenJobTrigger(job_id=job.job_id, ugen_conn_id="ugen_default", poll_interval=5)
         path, arguments = made.serialize()
         assert path.endswith(".UGenJobTrigger")
         running["under_way"] += 1
         async for event in UGenJobTrigger(**arguments).run():
             assert event.payload["status"] == "ended", event.payload
         running["under_way"] -= 1
-        delivered.append(bought.job.job_id)
+        delivered.append(job.job_id)
 
     async def worker(client: AsyncUGenClient) -> None:
         for number in running["mapped"]:

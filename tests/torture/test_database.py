@@ -26,7 +26,7 @@ def database() -> Iterator[OwnPostgres]:
 @pytest.mark.timeout(580)
 @pytest.mark.parametrize("back_at_once", [True, False], ids=["back at once", "back when all runners have given up"])
 def test_postgresql_crashes_under_two_runners(database, emulator, feed, back_at_once):  # noqa: F811  fixtures
-    """A run may end early and say so; who goes on buys nothing twice, and in the end each product has its video."""
+    """A run may end early and say so; the next run buys nothing twice, and in the end each product has its video."""
     ledger = database.url("psycopg")
     journal = emulator.emulator.journal
     ahead = 0.0
@@ -48,6 +48,6 @@ def test_postgresql_crashes_under_two_runners(database, emulator, feed, back_at_
         ends += runners
         ahead += LEASE
     check(finished(start(emulator, feed, ledger, ahead=ahead)), emulator)
-    # Else the crashes met nobody, and nothing was shown.
+    # Else no crash hit a run, and nothing was shown.
     assert 1 in {runner.returncode for runner in ends} <= {0, 1}
     assert LOCAL_KEY not in "".join(said)

@@ -78,6 +78,6 @@ def test_ten_thousand_jobs_through_one_loop(record_property):
             balance = client.credits.balance()
         assert {job.status for job in jobs} == {"completed"}
         # To the unit: nothing is left reserved, and what is gone is what the jobs cost.
-        assert server.emulator.accounts.by_name["local"].books.reserved == 0
+        assert server.emulator.accounts.by_name["local"].credits.reserved == 0
         assert balance.available_credits == balance.credit_balance
         assert settings().tenants[0].credits - balance.credit_balance == sum(job.credits_consumed for job in jobs)

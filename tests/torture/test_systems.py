@@ -21,10 +21,10 @@ from tests.airflow.conftest import Attempts
 from tests.airflow.test_slots import Simulation, first_event
 from tests.batch.conftest import Shop
 from tests.core.local import InProcess, Local
-from ugen_provider.core.batch import Ledger
 from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings, TenantSettings
 from ugen_provider.emulator.world.world import World
+from ugen_provider.ledger import Ledger
 from ugen_provider.version_compat import TaskDeferred
 
 JOBS = 100
@@ -73,7 +73,7 @@ class Stage(Simulation):
                 return await self.attempt(number, attempts.next(), conn=conn)
             except TaskDeferred:
                 raise
-            except Exception:  # Airflow retries whatever was raised
+            except Exception:  # Airflow retries after any error
                 await self.asleep(60.0)
         raise AssertionError(f"task {number} never came to an end")
 
@@ -122,7 +122,7 @@ def check(stage: Stage, results: list[dict[str, Any]]) -> None:
     assert len(bought) == JOBS
     assert {entry.job_id for entry in bought} == {result["job_id"] for result in results}
     assert journal.find_purchases(kind="retry") == []
-    assert stage.world.accounts.by_name["local"].books.reserved == 0
+    assert stage.world.accounts.by_name["local"].credits.reserved == 0
 
 
 def refuse() -> httpx.Response:
@@ -186,7 +186,7 @@ def test_triggers_are_lost_again_and_again(stage: Stage, share: float) -> None:
 # The same for a feed: a hundred products and the one runner.
 
 
-def door(local: Local, answer: Callable[[], httpx.Response], *, begins: float, lasts: float) -> None:
+def way_in(local: Local, answer: Callable[[], httpx.Response], *, begins: float, lasts: float) -> None:
     began = local.world.now()
 
     def meddle(_: Any, real: Callable[[], httpx.Response]) -> httpx.Response:
@@ -200,17 +200,17 @@ def door(local: Local, answer: Callable[[], httpx.Response], *, begins: float, l
 def test_a_feed_run_while_the_service_is_away(
     tmp_path: Any, answer: Callable[[], httpx.Response], lasts: float, begins: float
 ) -> None:
-    """A run may end early and say so; who goes on buys nothing twice, and in the end each product has its video."""
+    """A run may end early and say so; the next run buys nothing twice, and in the end each product has its video."""
     local = Local(Settings(speed=0, admin=True))
-    with Ledger(str(tmp_path / "ledger.db")) as ledger:
+    with Ledger.init(str(tmp_path / "ledger.db"), allow_ephemeral=True) as ledger:
         shop = Shop(tmp_path, local, ledger)
         shop.sells(*(f"p{number}" for number in range(JOBS)))
-        door(local, answer, begins=begins, lasts=lasts)
+        way_in(local, answer, begins=begins, lasts=lasts)
         reports = []
         for _ in range(8):
             try:
                 reports.append(asyncio.run(shop.runner("night").run()))
-            except Exception:  # a run that could not go on; the next one does
+            except Exception:  # a run that could not continue; the next one does
                 local.world.advance(900)
                 continue
             if reports[-1].completed == JOBS:
@@ -219,4 +219,4 @@ def test_a_feed_run_while_the_service_is_away(
         assert reports[-1].completed == JOBS
         assert reports[-1].adds_up
     assert local.created == JOBS
-    assert local.world.accounts.by_name["local"].books.reserved == 0
+    assert local.world.accounts.by_name["local"].credits.reserved == 0

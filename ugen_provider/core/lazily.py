@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is loaded on first use: whoever only names a package, or only makes a client, pays for no more than that."""
+"""Lazy imports: a program that only names a package, or only makes a client, loads no more than that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 
 
 def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """What a package takes as its `__getattr__`.
+    """Return what a package takes as its `__getattr__`.
 
     Args:
         package: Its name.

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from ugen_provider.emulator.extra import needs_extra
+
+def needs_extra(error: ModuleNotFoundError) -> str:
+    """Return one sentence that names a missing package and its extra.
+
+    Examples:
+        >>> needs_extra(ModuleNotFoundError(name="uvicorn"))
+        "the local U-Gen needs the package uvicorn: pip install 'ugen-provider[emulator]'"
+    """
+    return f"the local U-Gen needs the package {error.name}: pip install 'ugen-provider[emulator]'"
 
 
 @click.command("emulator", context_settings={"auto_envvar_prefix": "UGEN_EMULATOR"})
@@ -35,13 +43,16 @@ from ugen_provider.emulator.extra import needs_extra
 @click.option(
     "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON file of fault rules."
 )
-@click.option("--public-url", help="What URLs in answers begin with, where others see the emulator elsewhere.")
+@click.option("--public-url", help="Start of URLs in answers, if clients see the emulator at another address.")
 @click.option(
     "--key-window",
-    default=24 * 3600.0,
-    show_default=True,
     type=click.FloatRange(min=0),
-    help="Seconds for which an idempotency key is remembered.",
+    help="Seconds of its clock for which an idempotency key is remembered.  [default: 24 h, at least 10 real minutes]",
+)
+@click.option(
+    "--profile",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file of a service profile, as `ugen doctor --save` writes it: the service to be.",
 )
 @click.option("--insecure-webhooks", is_flag=True, help="Allow plain http webhooks beyond loopback.")
 @click.option("--credits", default=10_000_000, show_default=True, type=click.IntRange(min=0), help="Opening balance.")
@@ -54,7 +65,7 @@ from ugen_provider.emulator.extra import needs_extra
     metavar="NAME=KEY",
     help="A further account with its key; may be repeated.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Tell where it listens as a line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as a line of JSON.")
 def emulator_command(
     *,
     host: str,
@@ -68,7 +79,8 @@ def emulator_command(
     readings: tuple[str, ...],
     faults: Path | None,
     public_url: str | None,
-    key_window: float,
+    key_window: float | None,
+    profile: Path | None,
     insecure_webhooks: bool,
     credits: int,  # noqa: A002 - the name of the option
     concurrent_jobs: int | None,
@@ -114,6 +126,7 @@ def emulator_command(
             tenants=tuple(accounts),
             public_url=public_url.rstrip("/") if public_url else None,
             faults=tuple(json.loads(faults.read_text("utf-8"))) if faults else (),
+            profile=_profile_in(profile) if profile else {},
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -130,7 +143,20 @@ def emulator_command(
             f"{host}:{port} cannot be listened on: {error.strerror or error}; --port 0 takes a free one"
         ) from None
     started = {"url": server.url, "base_url": server.base_url, "api_key": LOCAL_KEY}
-    server.run(lambda: click.echo(json.dumps(started) if as_json else f"U-Gen emulator listening on {server.url}"))
+    line = f"U-Gen emulator listening on {server.url} (base_url {server.base_url}, API key {LOCAL_KEY})"
+    server.run(lambda: click.echo(json.dumps(started) if as_json else line))
+
+
+def _profile_in(path: Path) -> dict[str, Any]:
+    """Read a service profile.
+
+    Raises:
+        ValueError: The file holds none.
+    """
+    rows = json.loads(path.read_text("utf-8"))
+    if not isinstance(rows, dict):
+        raise ValueError(f"{path} is no profile: it holds no JSON object")  # noqa: TRY004  a usage error
+    return rows
 
 
 class Trouble(click.ClickException):

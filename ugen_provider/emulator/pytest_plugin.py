@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for whoever tests against U-Gen: installed with the package, found by pytest on its own.
+"""Fixtures for tests against U-Gen: installed with the package, found by pytest on its own.
 
     def test_my_pipeline(ugen_emulator, ugen_clock):
         order_a_video(base_url=ugen_emulator.base_url, api_key="ugen_sk_local")
         ugen_clock.advance(300)
         assert len(ugen_emulator.emulator.journal.purchases) == 1
 
-One server runs for the whole session; it is reset before each test. Its clock stands still until the test moves it.
+One server runs for the whole session; it is reset before each test. Its clock does not move until the test moves it: by
+hand with `advance`, or with each request after `tick`. The clients of this package know that and do not sleep; one that
+waits for a stopped clock for 10 s raises `EmulatorClockError`.
 Override `ugen_emulator_settings` in a conftest for another seed, speed, tenants or readings.
 """
 
@@ -15,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ugen_provider.emulator.extra import needs_extra
+from ugen_provider.emulator.cli import needs_extra
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dagster_ugen import UGenResource
     from ugen_provider import UGenClient
     from ugen_provider.emulator.server import EmulatorServer
     from ugen_provider.emulator.settings import Settings
@@ -57,7 +62,7 @@ class ClockControl:
         """Go to the moment at which the next job changes its status; returns whether there is one."""
         with self._world.lock:
             now = self._world.now()
-            coming = self._world.desk.next_due()
+            coming = self._world.jobs.next_due()
         if coming is None:
             return False
         self.advance(max(0.0, coming - now))
@@ -74,16 +79,16 @@ class ClockControl:
         self._world.clock.set_speed(speed)
 
     def tick(self, seconds: float) -> None:
-        """Let each API request move the clock, for the rest of the test: whoever polls makes the time pass."""
+        """Let each API request move the clock, for the rest of the test: each poll makes the time pass."""
         self._world.clock.tick = seconds
 
 
 @pytest.fixture(scope="session")
 def ugen_emulator_settings() -> "Settings":
-    """What the session's emulator starts with; override it in a conftest."""
+    """Return what the session's emulator starts with; override it in a conftest."""
     from ugen_provider.emulator.settings import Settings
 
-    return Settings(speed=0, admin=True)
+    return Settings(speed=0, admin=True, patience=10.0)
 
 
 @pytest.fixture(scope="session")
@@ -106,12 +111,12 @@ def ugen_emulator(ugen_emulator_server: "EmulatorServer") -> "EmulatorServer":
 
 @pytest.fixture
 def ugen_clock(ugen_emulator: "EmulatorServer") -> ClockControl:
-    """The emulator's clock."""
+    """Return the clock of the emulator."""
     return ClockControl(ugen_emulator)
 
 
 class FaultControl:
-    """Makes things go wrong.
+    """Faults that a test sets on the emulator.
 
     Args:
         world: The emulator.
@@ -134,7 +139,7 @@ class FaultControl:
             return self._world.faults.add({"kind": kind, **rule})
 
     def clear(self) -> None:
-        """Remove every rule."""
+        """Remove every rule for faults."""
         with self._world.lock:
             self._world.faults.rules.clear()
 
@@ -142,28 +147,49 @@ class FaultControl:
         """Decide how a job ends: `ugen_faults.job(product_name="Lamp", fail_at="generation", kind="moderation")`.
 
         Args:
-            **outcome: The fields of `ugen_provider.emulator.world.outcomes.Outcome`.
+            **outcome: The fields of `ugen_provider.emulator.world.pipeline.Outcome`.
         """
-        from ugen_provider.emulator.world.outcomes import parse
+        from ugen_provider.emulator.world.pipeline import parse
 
         with self._world.lock:
-            self._world.desk.outcomes.append(parse(outcome))
+            self._world.jobs.outcomes.append(parse(outcome))
 
 
 @pytest.fixture
 def ugen_faults(ugen_emulator: "EmulatorServer") -> FaultControl:
-    """What goes wrong in this test: on the wire, and with jobs."""
+    """Return what goes wrong in this test: on the wire, and with jobs."""
     return FaultControl(ugen_emulator.emulator)
 
 
 @pytest.fixture
 def ugen_client(ugen_emulator: "EmulatorServer") -> Iterator["UGenClient"]:
-    """A client of the emulator."""
+    """Return a client of the emulator."""
     from ugen_provider import UGenClient
     from ugen_provider.emulator.settings import LOCAL_KEY
 
     with UGenClient(api_key=LOCAL_KEY, base_url=ugen_emulator.base_url) as client:
         yield client
+
+
+@pytest.fixture
+def ugen_dagster_resource(
+    ugen_emulator: "EmulatorServer", ugen_clock: ClockControl, tmp_path: "Path"
+) -> "UGenResource":
+    """Return the resource `ugen` of the emulator, with a ledger of its own. Each request moves the clock by a minute.
+
+    A test of your own assets then takes no longer than their code:
+
+        def test_my_videos(ugen_dagster_resource):
+            assert dg.materialize([*my_videos, my_report], resources={"ugen": ugen_dagster_resource}).success
+    """
+    from dagster_ugen import UGenResource
+    from ugen_provider.core.ledger.store import Ledger
+    from ugen_provider.emulator.settings import LOCAL_KEY
+
+    ugen_clock.tick(60.0)
+    ledger = str(tmp_path / "ugen-ledger.db")
+    Ledger.init(ledger, allow_ephemeral=True).close()
+    return UGenResource(api_key=LOCAL_KEY, base_url=ugen_emulator.base_url, ledger=ledger)
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an emulator is started with: values only, each with the default that makes it usable at once."""
+"""Settings of an emulator: values only, each with the default that makes it usable at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,17 @@ from typing import Any
 from ugen_provider.emulator.world.readings import Readings
 
 _PLENTY = 10_000_000
+DAY = 24 * 3600.0
+LEAST_KEY_WINDOW = 600.0
+"""Real seconds for which a key is remembered at least, unless the window is set."""
+
 LOCAL_KEY = "ugen_sk_local"
 LOCAL_TOKEN = "ugen_jwt_local"  # noqa: S105 - the key of a local fake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSettings:
-    """One account.
+    """Settings of one account of the emulator.
 
     Attributes:
         name: What the emulator calls it.
@@ -90,6 +94,7 @@ class Settings:
         speed: Emulated seconds a real second; 0 for a clock that is moved by hand.
         start: Where the clock begins, in seconds since the epoch; `None` is now (by hand: a fixed day).
         tick: Seconds that each API request moves the clock.
+        patience: Seconds that a client may wait for a stopped clock, then it raises; `None` only warns.
         db: SQLite file, or `:memory:`.
         admin: Whether `/_emulator` answers.
         admin_anywhere: Whether it may do so on an address that is not loopback.
@@ -98,7 +103,9 @@ class Settings:
         prices: Credits of each component.
         pace: Durations.
         quality: Scores.
-        key_window: Seconds for which an idempotency key is remembered.
+        key_window: Seconds for which an idempotency key is remembered; `None` is 24 hours of the emulator's clock, and
+            never less than ten real minutes, however fast that clock is.
+        profile: Where the service differs from its documentation: the rows of a client's `service_profile`.
         public_url: What URLs in answers begin with; `None` is where the server listens.
         faults: Fault rules to begin with, as `/_emulator/faults` takes them.
         insecure_webhooks: Whether webhook URLs may be plain http to hosts other than loopback.
@@ -108,6 +115,7 @@ class Settings:
     speed: float = 1.0
     start: float | None = None
     tick: float = 0.0
+    patience: float | None = None
     db: str | Path = ":memory:"
     admin: bool = False
     admin_anywhere: bool = False
@@ -116,10 +124,16 @@ class Settings:
     prices: Prices = field(default_factory=Prices)
     pace: Pace = field(default_factory=Pace)
     quality: Quality = field(default_factory=Quality)
-    key_window: float = 24 * 3600.0
+    key_window: float | None = None
+    profile: Mapping[str, Any] = field(default_factory=dict)
     public_url: str | None = None
     faults: tuple[Mapping[str, Any], ...] = ()
     insecure_webhooks: bool = False
+
+    @property
+    def remembered(self) -> float:
+        """Seconds of the emulator's clock for which an idempotency key is remembered."""
+        return max(DAY, LEAST_KEY_WINDOW * self.speed) if self.key_window is None else self.key_window
 
 
 def tenant_settings(data: Mapping[str, Any]) -> TenantSettings:

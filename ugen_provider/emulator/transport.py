@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 
-from ugen_provider.emulator.api.http import Reply, Request, Wire
+from ugen_provider.emulator.api.http import HttpRequest, Reply, Wire
 from ugen_provider.emulator.api.service import PREFIX, Service
-from ugen_provider.emulator.delivery import Dispatcher
+from ugen_provider.emulator.server import Dispatcher
 from ugen_provider.emulator.settings import Settings
 from ugen_provider.emulator.world.world import World
 
@@ -38,11 +38,11 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self.base_url = self.url + PREFIX
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request."""
+        """Answer a request without a socket."""
         return self._answer(request, request.read())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request."""
+        """Answer a request without a socket."""
         return self._answer(request, await request.aread())
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class EmulatorTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
         reply = self._service.handle(
-            Request(
+            HttpRequest(
                 request.method,
                 request.url.path,
                 request.url.query.decode("latin-1"),

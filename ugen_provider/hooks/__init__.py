@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an Airflow connection to a U-Gen client.
+"""Hooks: a U-Gen client and a ledger from Airflow connections. Nothing here buys or waits.
 
-What may come in: what every operator, trigger, sensor and page needs of the connection. Nothing here buys or waits.
+Allowed here: what every operator, trigger, sensor and page needs of a connection.
 """

@@ -27,14 +27,18 @@ class _TaskInstance(Protocol):
     def map_index(self) -> int | None: ...
 
 
-def page_of(page: str, ti: _TaskInstance) -> str:
-    """Address of one of the plugin's pages for a task instance."""
+def base_of() -> str:
+    """Return the address of Airflow's pages, with the path prefix that it is served under."""
     from airflow.configuration import conf
 
-    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+
+
+def page_of(page: str, ti: _TaskInstance) -> str:
+    """Address of one of the plugin's pages for a task instance."""
     index = -1 if ti.map_index is None else ti.map_index
     query = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": index}
-    return f"{base}{PAGES}/{page}?{urlencode(query)}"
+    return f"{base_of()}{PAGES}/{page}?{urlencode(query)}"
 
 
 class UGenJobLink(BaseOperatorLink):
@@ -42,11 +46,11 @@ class UGenJobLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
-        """What the button says."""
+        """Return what the button says."""
         return "U-Gen job"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Address of the page."""
+        """Return the address of the page of a task's job."""
         return page_of("job", ti_key)
 
 
@@ -55,11 +59,11 @@ class UGenVideoLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
-        """What the button says."""
+        """Return what the button says."""
         return "U-Gen video"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Address that leads to the video."""
+        """Return the address that leads to the video."""
         return page_of("video", ti_key)
 
 

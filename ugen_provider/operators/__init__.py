@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators. Each describes an order or an action, checks it, and hands it to the one money protocol in `core.jobs`.
+"""Operators. Each describes an order or an action, checks it, and passes it to the purchase protocol in `core.jobs`.
 
-`jobs` is the address that users import from. Modules here import neither an HTTP client nor models when they are
-loaded: DAG files are parsed all the time. What may come in: one more thing to do with a job, as one more operator.
+`jobs` is the module that users import from. Modules here import neither an HTTP client nor models when they are loaded,
+since DAG files are parsed all the time.
+
+Allowed here: another action on a job, as another operator.
 """

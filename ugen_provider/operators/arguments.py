@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How arguments are judged: when the DAG is parsed, and again once their templates are rendered."""
+"""Checks of arguments, when the DAG is parsed and again once their templates are rendered."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ugen_provider.operators.errors import UGenFailure
 from ugen_provider.version_compat import AirflowFailException
 
 
-class Later(Enum):
-    """Stands for a value that the operator finds out itself when it runs."""
+class RuntimeValue(Enum):
+    """A value that the operator finds itself when it runs."""
 
     LATER = "later"
 
 
 def is_pending(value: object) -> bool:
-    """Whether a value is known only when the task runs: a template, or what another task returns."""
-    if isinstance(value, Later):
+    """Return whether a value is known only when the task runs: a template, or what another task returns."""
+    if isinstance(value, RuntimeValue):
         return True
     if isinstance(value, str):
         return "{{" in value or "{%" in value
@@ -34,7 +34,7 @@ def is_pending(value: object) -> bool:
 
 
 def is_nothing(value: object) -> bool:
-    """Whether a template rendered to nothing: to an empty text, or to the word for it.
+    """Return whether a template rendered to nothing: to an empty text, or to the word for it.
 
     Examples:
         >>> is_nothing(" "), is_nothing("None"), is_nothing("Lamp")
@@ -45,7 +45,7 @@ def is_nothing(value: object) -> bool:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Refuse arguments: of a DAG that is parsed as they are, of a mapped instance that runs without a retry."""
+    """Refuse arguments: at parsing with the plain error, in a mapped instance that runs without a retry."""
     try:
         yield
     except UGenError as error:
@@ -70,7 +70,7 @@ def _a_task_runs() -> bool:
 
 
 def seconds(value: float | timedelta | None) -> float | None:
-    """A duration in seconds."""
+    """Return a duration as a number of seconds."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
@@ -98,7 +98,7 @@ def require_positive(name: str, value: object, *, or_none: bool = True) -> None:
 
 
 def require_interval(name: str, value: object) -> None:
-    """Refuse a pause between two looks that is no number of seconds above 0.
+    """Refuse a pause between two polls that is no number of seconds above 0.
 
     Raises:
         ConfigError: It names the argument.
@@ -118,21 +118,30 @@ def require_named(name: str, value: object) -> None:
         raise ConfigError(f"{name}: must be named, got {value!r}")
 
 
-def require_flags(**flags: object) -> None:
+def require_flag(name: str, value: object) -> None:
     """Refuse what is neither True nor False: a text such as "no" would count as yes.
 
     Raises:
         ConfigError: It names the argument.
     """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: must be True or False, got {value!r}")
+
+
+def require_flags(**flags: object) -> None:
+    """Refuse all that is neither True nor False, by the rule of `require_flag`.
+
+    Raises:
+        ConfigError: It names the argument.
+    """
     for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name}: must be True or False, got {value!r}")
+        require_flag(name, value)
 
 
 def to_number(
     name: str, value: object, *, least: float | None = None, most: float | None = None, whole: bool = False
 ) -> float | None:
-    """A number, perhaps as the text of a template; None where it was left out.
+    """Return a number, perhaps given as the text of a template; None where it was left out.
 
     Raises:
         ConfigError: It is none, or out of its bounds.
@@ -160,7 +169,7 @@ def to_number(
 
 
 def to_whole(name: str, value: object, *, least: float | None = None) -> int | None:
-    """A whole number, as `to_number`.
+    """Return a whole number, by the rules of `to_number`.
 
     Raises:
         ConfigError: It is none, or out of its bounds.
@@ -172,7 +181,7 @@ def to_whole(name: str, value: object, *, least: float | None = None) -> int | N
 def require_number(
     name: str, value: object, *, least: float | None = None, most: float | None = None, whole: bool = False
 ) -> None:
-    """Refuse what is no number within its bounds, as far as it is known when the DAG is parsed.
+    """Refuse a value that is no number within its bounds, if it is known when the DAG is parsed.
 
     Raises:
         ConfigError: It names the argument.

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators around a job's pictures and files: upload, suggest, download. None of them costs credits."""
+"""Operators for a job's pictures and files: upload, suggest, download. None of them costs credits."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ugen_provider.core.api import rules
@@ -11,11 +13,13 @@ from ugen_provider.core.api.errors import ConfigError, InvalidRequestError
 from ugen_provider.operators.arguments import is_nothing, is_pending, refusing, require_named, require_one_of
 from ugen_provider.operators.base import UGenJobOperator, UGenOperator
 from ugen_provider.operators.control import plain_job_id
-from ugen_provider.operators.errors import failing_for_good
-from ugen_provider.operators.pictures import uploaded_once
+from ugen_provider.operators.errors import fail_without_retry
+from ugen_provider.operators.templates import rendered_fields
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from ugen_provider.core.api.client import UGenClient
 
 Kind = Literal["final", "segments", "keyframes", "thumbnail"]
 INCLUDE: tuple[Kind, ...] = ("final", "segments", "keyframes", "thumbnail")
@@ -46,8 +50,8 @@ class UGenUploadImageOperator(UGenOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Upload it, unless this task instance uploaded the same content before."""
-        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
-            picture = uploaded_once(context, client, self.image)
+        with fail_without_retry(self.ugen_conn_id), self.hook.get_conn() as client:
+            picture = upload_once(context, client, self.image)
             return {"product_image_url": picture.url}
 
 
@@ -117,8 +121,8 @@ class UGenSuggestFieldsOperator(UGenOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Ask."""
-        with failing_for_good(self.ugen_conn_id), self.hook.get_conn() as client:
-            given = rules.coerce(self._fields())
+        with fail_without_retry(self.ugen_conn_id), self.hook.get_conn() as client:
+            given = rules.coerce(rendered_fields(self._fields()))
             if violations := rules.check(given, pending=() if "segment_count" in given else _OPTIONAL_HERE):
                 raise InvalidRequestError(violations)
             idea = client.jobs.suggest_fields(**given)
@@ -135,7 +139,7 @@ _OPTIONAL_HERE = ("segment_count",)
 
 
 class UGenDownloadOutputsOperator(UGenJobOperator):
-    """Bring a job's files into storage of your own, with a manifest. Free. What is there already is not fetched again.
+    """Download a job's files into storage of your own, with a manifest. Free. Files that exist there are kept.
 
     Args:
         job_id: The job, or what the create operator returned.
@@ -145,7 +149,7 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
         ugen_conn_id: The connection.
 
     Returns:
-        `job_id`, `manifest` and `files`: the address of each.
+        `job_id`, `manifest_uri` and `files`: the address of each.
 
     Examples:
         >>> UGenDownloadOutputsOperator(task_id="collect", job_id="{{ params.job_id }}", output_path="s3://videos/")
@@ -178,16 +182,17 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Download."""
-        with failing_for_good(self.ugen_conn_id):
+        with fail_without_retry(self.ugen_conn_id):
             job_id = plain_job_id(self.job_id)
             if is_nothing(self.output_path):
                 raise ConfigError("output_path: its template rendered to nothing")
-            with self.hook.get_conn() as client:
-                from ugen_provider.core.jobs.summary import Scores, describe, keyframes_of
+            settings = self.hook.get_settings()
+            with self.hook.get_conn(config=settings.config) as client:
+                from ugen_provider.core.jobs.results import Scores, describe
 
                 job = client.jobs.get(job_id)
-                self.announce(context, job_id=job_id)
-                keyframes = client.run(keyframes_of(client.caller, job))
+                self.publish_job_id(context, settings, job_id=job_id)
+                keyframes = job.keyframes or client.jobs.list_keyframes(job_id)
                 stored = store_outputs(
                     client,
                     job,
@@ -196,7 +201,7 @@ class UGenDownloadOutputsOperator(UGenJobOperator):
                     include=self.include,
                     product_id=self.product_id or None,
                 )
-                self.told(
+                self.record_lineage(
                     {**describe(job, scores=Scores.of(job, keyframes=keyframes)), **stored},
                     picture=(job.model_extra or {}).get("product_image_url"),
                 )
@@ -213,12 +218,13 @@ def store_outputs(
     product_id: str | None = None,
     request: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Bring a job's files home through a client.
+    """Download a job's files through a client.
 
     Returns:
-        `job_id`, `manifest` and `files`.
+        `job_id`, `manifest_uri` and `files`.
     """
     from ugen_provider.core.media import download_outputs
+    from ugen_provider.core.media.http import shared_client
     from ugen_provider.core.media.manifest import MANIFEST_NAME
 
     stored = download_outputs(
@@ -230,11 +236,78 @@ def store_outputs(
         include=include,
         product_id=product_id,
         request=request,
-        # Plain http means a U-Gen of one's own, whose links lead to this machine or network.
+        # Plain http means a U-Gen of the user's own, whose links lead to this machine or network.
         allow_private=client.config.base_url.startswith("http://"),
+        profile=client.config.profile,
+        client=shared_client(client.config.network),
     )
     return {
         "job_id": job.job_id,
-        "manifest": f"{stored.location}{MANIFEST_NAME}",
+        "manifest_uri": f"{stored.location}{MANIFEST_NAME}",
         "files": [f"{stored.location}{file.path}" for file in stored.files],
     }
+
+
+_KEY = "ugen_picture_"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that a task has uploaded.
+
+    Attributes:
+        url: What the service calls it.
+        identity: The digest of its content, by which a request is recognized at any address.
+    """
+
+    url: str
+    identity: str
+
+
+def upload_once(context: Context, client: UGenClient, image: Any) -> Picture:
+    """Upload a picture, unless this task instance uploaded the same content before. Free.
+
+    Args:
+        context: Airflow's.
+        client: Sends it.
+        image: A local path, an fsspec URL, or an `ObjectStoragePath`.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    name, content = _read(image)
+    identity = hashlib.sha256(content).hexdigest()
+    state = context.get("task_state_store")
+    known = None if state is None else state.get(_KEY + identity[:24])
+    if isinstance(known, str):
+        return Picture(known, identity)
+    made = client.uploads.create_product_image(content, filename=name)
+    if state is not None:
+        from ugen_provider.version_compat import NEVER_EXPIRE
+
+        state.set(_KEY + identity[:24], made.url, retention=NEVER_EXPIRE)
+    return Picture(made.url, identity)
+
+
+def _read(image: Any) -> tuple[str, bytes]:
+    from ugen_provider.core.api.errors import TransportError
+    from ugen_provider.core.media.http import open_named
+    from ugen_provider.core.media.origins import OriginError
+
+    if image is None or not str(image).strip():
+        raise ConfigError("image: there is none; its template rendered to nothing")
+    name = str(image).rstrip("/").rsplit("/", 1)[-1]
+    try:
+        if hasattr(image, "open"):
+            opened: Any = image.open("rb")
+        else:
+            opened = open_named(str(image))
+        with opened as file:
+            content: bytes = file.read(_READ_BYTES)
+    except (OSError, ValueError, ImportError, OriginError, TransportError) as error:
+        raise ConfigError(f"image: {image} cannot be read: {error}") from None
+    return name, content
+
+
+_READ_BYTES = 16 << 20
+"""More than the service takes; the client then refuses the picture by its size."""

@@ -1,40 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plugin answers to: the page of a job, its data, the way to its video, and the webhook endpoint.
+"""The plugin's routes: the page of a job, its data, the redirect to its video, and the webhook endpoint.
 
-Pages are open to whoever may see task instances of the DAG. They read through the connection, in this process; the
-key never leaves it. No `annotations` from the future here: FastAPI reads them.
+Pages are open to users who may see task instances of the DAG. They read through the connection of the task's operator,
+in this process; the key never leaves it. No `annotations` from the future here: FastAPI reads them.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.dag import DagModel
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from ugen_provider.core.api.errors import ConfigError, UGenError, WebhookError
+from ugen_provider.core.api.errors import UGenError
 from ugen_provider.core.api.rules import is_http_url
-from ugen_provider.core.jobs.webhooks import MOST_BYTES
-from ugen_provider.plugins.database import Place
-from ugen_provider.plugins.jobs import NotOurs, describe_job
-from ugen_provider.plugins.webhook import NobodyListens, receive
+from ugen_provider.core.text import get_logger
+from ugen_provider.plugins.gates import PAGE, PAGE_POLICY, NoJobError, describe_job, review_data
+from ugen_provider.plugins.webhook import WebhookEndpoint
+from ugen_provider.triggers.cancellation import Place
+from ugen_provider.version_compat import AIRFLOW_3_1_PLUS
 
-_log = logging.getLogger("ugen_provider.plugins")
+_log = get_logger("ugen_provider.plugins")
 _PAGE = Path(__file__).with_name("job.html")
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src * data:; media-src *; "
     "connect-src 'self'; frame-ancestors 'self'"
 )
 
+_UNREADABLE = "The job could not be read; the API server's log says why."
+
 may_see = Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))
+endpoint = WebhookEndpoint()
 app = FastAPI(title="U-Gen", docs_url=None, redoc_url=None, openapi_url=None)
 
 
 def place_of(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> Place:
-    """The task instance that a request names; Airflow leaves its placeholder for an unmapped one."""
+    """Return the task instance that a request names; for an unmapped one Airflow leaves its placeholder."""
     try:
         index = int(map_index)
     except ValueError:
@@ -44,33 +48,73 @@ def place_of(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> P
 
 @app.get("/job", dependencies=[may_see])
 def job_page(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> HTMLResponse:  # noqa: ARG001
-    """The page; it asks for its data itself."""
+    """Return the page, which fetches its data itself."""
     return HTMLResponse(_PAGE.read_text("utf-8"), headers={"Content-Security-Policy": _POLICY})
 
 
 @app.get("/job.json", dependencies=[may_see])
 def job_data(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> JSONResponse:
-    """What the page shows: stage, progress, looks with scores, videos, credits."""
+    """Return the data of the page: stage, progress, keyframes with scores, videos, credits."""
     place = place_of(dag_id, run_id, task_id, map_index)
     try:
         shown = describe_job(place)
-    except NotOurs as error:
+    except NoJobError as error:
         return JSONResponse({"message": str(error)}, status_code=404)
     except UGenError as error:
-        return JSONResponse({"message": str(error)}, status_code=502)
+        _log.warning("the job of %s could not be read: %s", place, error)
+        return JSONResponse({"message": _UNREADABLE}, status_code=502)
     return JSONResponse(shown, headers={"Cache-Control": "no-store"})
+
+
+@app.get("/review")
+def review_page(user: GetUserDep) -> HTMLResponse:  # noqa: ARG001  a login is needed
+    """Return the review board, which fetches its gates itself."""
+    return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+@app.get("/review.json")
+def review_gates(user: GetUserDep) -> JSONResponse:
+    """Return the open gates that the user may see, with the requests that answer those that the user may answer."""
+    from airflow.utils.session import create_session
+
+    from ugen_provider.plugins.gates import list_open_gates
+
+    manager = get_auth_manager()
+
+    def is_authorized(method: Any, entity: DagAccessEntity, dag_id: str) -> bool:
+        team = getattr(DagModel, "get_team_name", None)
+        details = {"id": dag_id} if team is None else {"id": dag_id, "team_name": team(dag_id)}
+        return manager.is_authorized_dag(method=method, access_entity=entity, details=DagDetails(**details), user=user)
+
+    def may_see_dag(dag_id: str) -> bool:
+        return all(
+            is_authorized("GET", entity, dag_id)
+            for entity in (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.HITL_DETAIL)
+        )
+
+    def may_answer(dag_id: str, users: frozenset[str]) -> bool:
+        if not is_authorized("PUT", DagAccessEntity.HITL_DETAIL, dag_id):
+            return False
+        return not users or manager.is_authorized_hitl_task(assigned_users=set(users), user=user)
+
+    if not AIRFLOW_3_1_PLUS:  # there are no gates
+        return JSONResponse(review_data([]))
+    with create_session() as session:
+        gates = list_open_gates(session=session, may_see=may_see_dag, may_answer=may_answer)
+    return JSONResponse(review_data(gates), headers={"Cache-Control": "no-store"})
 
 
 @app.get("/video", dependencies=[may_see])
 def video(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> Response:
-    """To the finished video, by a link that is asked for now."""
+    """Redirect to the finished video, by a link that is requested now."""
     place = place_of(dag_id, run_id, task_id, map_index)
     try:
         url = describe_job(place)["final_video_url"]
-    except NotOurs as error:
+    except NoJobError as error:
         raise HTTPException(404, str(error)) from None
     except UGenError as error:
-        raise HTTPException(502, str(error)) from None
+        _log.warning("the job of %s could not be read: %s", place, error)
+        raise HTTPException(502, _UNREADABLE) from None
     if not url or not is_http_url(url):
         raise HTTPException(404, "There is no finished video yet.")
     return RedirectResponse(url, headers={"Cache-Control": "no-store"})
@@ -78,38 +122,6 @@ def video(dag_id: str, run_id: str, task_id: str, map_index: str = "-1") -> Resp
 
 @app.post("/webhook/{ugen_conn_id}")
 async def webhook(ugen_conn_id: str, request: Request) -> JSONResponse:
-    """A delivery of U-Gen's. No login: the signature says whose it is."""
-    body = await _small_body(request)
-    if body is None:
-        return _answer(413, "a delivery is not that large")
-    headers = list(request.headers.items())
-    try:
-        told = await run_in_threadpool(receive, ugen_conn_id, body, headers)
-    except WebhookError as error:
-        _log.warning("a delivery for %r was refused: %s", ugen_conn_id, type(error).__name__)
-        return _answer(401, "the signature or the time of this delivery is wrong")
-    except ConfigError as error:
-        # Who has no business here is not told which connections there are; whoever runs Airflow is.
-        _log.warning("a delivery for %r was refused: %s", ugen_conn_id, error)
-        return _answer(401, "the signature or the time of this delivery is wrong")
-    except NobodyListens as error:
-        return _answer(202, str(error))
-    except UGenError as error:
-        _log.warning("a delivery could not be made sure of: %s", error)
-        return _answer(503, "the job could not be read; deliver it again")
-    return _answer(200, told)
-
-
-async def _small_body(request: Request) -> bytes | None:
-    """The raw body; None where it is larger than any delivery, of which no more is read: anybody may call."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            return None
-    return bytes(body)
-
-
-def _answer(status: int, message: str) -> JSONResponse:
-    content: dict[str, Any] = {"message": message}
-    return JSONResponse(content, status_code=status)
+    """Receive a delivery of U-Gen. It needs no login: the signature proves its sender."""
+    status, message = await endpoint.answer(ugen_conn_id, request)
+    return JSONResponse({"message": message}, status_code=status)

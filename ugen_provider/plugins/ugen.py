@@ -17,23 +17,19 @@ Message = MutableMapping[str, Any]
 async def application(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """The pages, imported when the first request comes: every process of Airflow loads its plugins."""
+    """Serve the pages, imported when the first request comes: every process of Airflow loads its plugins."""
     from ugen_provider.plugins.app import app
 
     await app(scope, receive, send)
 
 
 class UGenPlugin(AirflowPlugin):
-    """A page per job, the webhook endpoint, and the listener for kills."""
+    """A page per job, the webhook endpoint, and the listener for kills.
+
+    Airflow shows an external view on every task instance of every DAG. So the page is reached by the operators' extra
+    links, which only tasks of this provider have.
+    """
 
     name = "ugen"
     listeners = [listener]
     fastapi_apps = [{"app": application, "url_prefix": PAGES, "name": "U-Gen"}]
-    external_views = [
-        {
-            "name": "U-Gen job",
-            "href": f"{PAGES}/job?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",
-            "destination": "task_instance",
-            "url_route": "ugen_job",
-        }
-    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sensors: they wait for a job that somebody else bought, and never change it.
+"""Sensors: they wait for a job that another task or process bought, or until nothing is owed.
 
-What may come in: one more thing to wait for. What buys or steers is an operator.
+Allowed here: a condition that a task waits for, and that changes nothing by itself.
 """

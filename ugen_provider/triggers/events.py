@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`UGenJobEventTrigger`: assets that are updated whenever a job of the account ends, whoever bought it."""
+"""`UGenJobEventTrigger`: assets that are updated when a job of the account ends, from any entry point."""
 
 from __future__ import annotations
 
@@ -19,55 +19,57 @@ if TYPE_CHECKING:
 ENDINGS = ("completed", "failed", "cancelled")
 CURSOR = "ugen_cursor"
 OVERLAP = 15 * 60.0
-"""Seconds that lists may lag behind: jobs that ended less long ago are told apart by their ids."""
+"""Seconds that lists may lag behind: jobs that ended later than that are distinguished by their ids."""
 
 LOOK_BACK = 24 * 3600.0
 _MOST_PAGES = 10
 
 
 @dataclass(slots=True)
-class Cursor:
-    """What was told already.
+class EventCursor:
+    """The jobs that were reported already.
 
     Attributes:
-        since: Seconds since the epoch; what ended more than `OVERLAP` before was told, or is not for us.
-        told: Jobs that were told since, with when they ended.
+        since: Seconds since the epoch; a job that ended more than `OVERLAP` before was reported, or is too old.
+        reported: Jobs that were reported since, with when they ended.
     """
 
     since: float
-    told: dict[str, float] = field(default_factory=dict)
+    reported: dict[str, float] = field(default_factory=dict)
 
     def is_news(self, job_id: str, ended_at: float) -> bool:
-        """Whether this job was not told yet; if so, it counts as told from now on."""
-        if job_id in self.told or ended_at <= self.since - OVERLAP:
+        """Return whether this job was not reported yet; if so, it counts as reported from now on."""
+        if job_id in self.reported or ended_at <= self.since - OVERLAP:
             return False
-        self.told[job_id] = ended_at
+        self.reported[job_id] = ended_at
         self.since = max(self.since, ended_at)
-        self.told = {known: at for known, at in self.told.items() if at > self.since - OVERLAP}
+        self.reported = {known: at for known, at in self.reported.items() if at > self.since - OVERLAP}
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types, for the asset's state store."""
-        return {"since": self.since, "told": self.told}
+        """Return the cursor as JSON types, for the asset's state store."""
+        return {"since": self.since, "reported": self.reported}
 
     @classmethod
-    def from_dict(cls, stored: object) -> Cursor | None:
+    def from_dict(cls, stored: object) -> EventCursor | None:
         """Read what `to_dict` made; None where it is something else."""
         if not isinstance(stored, Mapping) or not isinstance(stored.get("since"), int | float):
             return None
-        return cls(float(stored["since"]), dict(stored.get("told") or {}))
+        return cls(float(stored["since"]), dict(stored.get("reported") or {}))
 
 
 class UGenJobEventTrigger(BaseEventTrigger):
     """Fires for each job of the account that ends. Free; `GET /jobs`, shared by all such triggers of a triggerer.
 
-    Each event says `job_id`, `status`, `product_name`, `final_video_url` and `credits_consumed`. From Airflow 3.3 on a
-    cursor is kept with the asset, so that what ends while no triggerer runs is told later, and nothing twice.
+    The payload of each event holds, under `ugen`, what the operators' results and the webhook's events hold: `job_id`,
+    `status`, `product_name`, `final_video_url`, `credits_consumed` and more. Airflow puts it into the asset event as
+    `extra["payload"]`. From Airflow 3.3 on a cursor is kept with the asset, so that a job that ends while no triggerer
+    runs is reported later, and none twice.
 
     Args:
         ugen_conn_id: The connection.
         status: Only jobs that end so; None for all: `completed`, `failed`, `cancelled`.
-        poll_interval: Seconds between looks.
+        poll_interval: Seconds between polls.
 
     Examples:
         ```python
@@ -88,31 +90,30 @@ class UGenJobEventTrigger(BaseEventTrigger):
         self.poll_interval = poll_interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, primitives all."""
+        """Return the class and its arguments, primitives all."""
         return (
             "ugen_provider.triggers.events.UGenJobEventTrigger",
             {"ugen_conn_id": self.ugen_conn_id, "status": self.status, "poll_interval": self.poll_interval},
         )
 
     def shared_stream_key(self) -> Hashable | None:
-        """All triggers of one connection and interval share one stream."""
+        """Return the key of the stream that all triggers of one connection and interval share."""
         return ("ugen", self.ugen_conn_id, self.poll_interval)
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[list[dict[str, Any]]]:
-        """Jobs that have ended lately, look by look."""
+        """Yield the jobs that ended recently, poll by poll."""
         async for ended in _ended_jobs(str(kwargs["ugen_conn_id"]), float(kwargs["poll_interval"])):
             yield ended
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """What of it is news for this trigger."""
+        """Return what of it is news for this trigger."""
         cursor = await self._read_cursor()
         async for ended in shared_stream:
             news = [job for job in ended if self._wanted(job) and cursor.is_news(job["job_id"], job["ended_at"])]
             for job in news:
-                yield TriggerEvent(  # type: ignore[no-untyped-call]
-                    {name: value for name, value in job.items() if name != "ended_at"}
-                )
+                event = {name: value for name, value in job.items() if name != "ended_at"}
+                yield TriggerEvent({"ugen": event})  # type: ignore[no-untyped-call]
             if news:
                 await self._write_cursor(cursor)
 
@@ -125,17 +126,17 @@ class UGenJobEventTrigger(BaseEventTrigger):
     def _wanted(self, job: Mapping[str, Any]) -> bool:
         return self.status is None or job["status"] == self.status
 
-    async def _read_cursor(self) -> Cursor:
+    async def _read_cursor(self) -> EventCursor:
         store = getattr(self, "asset_state_store", None)
         stored = None if store is None else await store.aget(CURSOR)
-        cursor = Cursor.from_dict(stored)
+        cursor = EventCursor.from_dict(stored)
         if cursor is None:
-            # Begins now: nobody wants events for all that ever ended.
-            cursor = Cursor(time.time() + OVERLAP)
+            # It begins now: events for all jobs that ever ended would be of no use.
+            cursor = EventCursor(time.time() + OVERLAP)
             await self._write_cursor(cursor)
         return cursor
 
-    async def _write_cursor(self, cursor: Cursor) -> None:
+    async def _write_cursor(self, cursor: EventCursor) -> None:
         store = getattr(self, "asset_state_store", None)
         if store is not None:
             await store.aset(CURSOR, cursor.to_dict())
@@ -145,7 +146,8 @@ async def _ended_jobs(ugen_conn_id: str, poll_interval: float) -> AsyncIterator[
     from ugen_provider.hooks.ugen import UGenHook
 
     client = await UGenHook(ugen_conn_id).get_async_conn()
-    from ugen_provider.core.api import operations
+    from ugen_provider.core.api import endpoints
+    from ugen_provider.core.api.async_client import call_endpoint
     from ugen_provider.core.api.errors import UGenError
 
     since = time.time() - LOOK_BACK
@@ -155,14 +157,14 @@ async def _ended_jobs(ugen_conn_id: str, poll_interval: float) -> AsyncIterator[
             try:
                 for status in ENDINGS:
                     for number in range(1, _MOST_PAGES + 1):
-                        page = await client.call(operations.list_jobs(status=status, page=number))
-                        jobs = [operations.read_listed_job(item) for item in page.items]
+                        page = await call_endpoint(client, endpoints.list_jobs(status=status, page=number))
+                        jobs = [endpoints.read_listed_job(item) for item in page.items]
                         recent = [(job, at) for job in jobs if (at := _ended_at(job)) is not None and at > since]
-                        found += [_told(job, at) for job, at in recent if job.ended]
+                        found += [describe_ended(job, at) for job, at in recent if job.ended]
                         if not page.more or not recent:
                             break
             except UGenError:
-                # A list that could not be read whole is read again; nothing is lost, since nothing was told.
+                # A list that could not be read whole is read again; nothing is lost, since nothing was reported.
                 found = []
             if found:
                 since = max(since, max(job["ended_at"] for job in found) - 2 * OVERLAP)
@@ -177,12 +179,8 @@ def _ended_at(job: Job) -> float | None:
     return None if moment is None else float(moment.timestamp())
 
 
-def _told(job: Job, ended_at: float) -> dict[str, Any]:
-    return {
-        "job_id": job.job_id,
-        "status": job.state.value,
-        "product_name": job.product_name,
-        "final_video_url": job.final_video_url,
-        "credits_consumed": job.credits_consumed,
-        "ended_at": ended_at,
-    }
+def describe_ended(job: Job, ended_at: float) -> dict[str, Any]:
+    """Return the payload of an event about a job that ended, with when it did."""
+    from ugen_provider.core.jobs.results import Scores, describe
+
+    return {**describe(job, scores=Scores.of(job)), "status": job.state.value, "ended_at": ended_at}

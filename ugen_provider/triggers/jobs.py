@@ -1,54 +1,121 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triggers for jobs. All triggers of a triggerer share one watcher and one HTTP client per connection."""
+"""Triggers for jobs. All triggers of a triggerer share a watcher, an HTTP client and a reconciler per connection."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ugen_provider.core.api.errors import ConfigError, JobTimeoutError, UGenError
-from ugen_provider.triggers.killing import ask_airflow
+from ugen_provider.core.api.errors import ConfigError, UGenError
+from ugen_provider.core.api.polling import JobTimeoutError
+from ugen_provider.triggers.cancellation import acancel_killed_job, ask_airflow, attempt_name
 from ugen_provider.version_compat import AIRFLOW_3_3_PLUS
 
 if TYPE_CHECKING:
     from ugen_provider.core.api.config import ClientConfig
+    from ugen_provider.core.api.models import Job
+    from ugen_provider.core.jobs.watcher import JobWatcher
+    from ugen_provider.core.ledger.record import RecordSigner
+    from ugen_provider.core.ledger.store import Ledger
 
 DEFAULT_POLL_INTERVAL = 10.0
 MOST_JOBS = 500
 ASK_SECONDS = 8.0
-"""For Airflow to say what became of a task instance."""
+"""Seconds for Airflow to say the state of a task instance."""
+PROGRESS_SECONDS = 60.0
+"""Seconds between two lines about a job whose stage does not change."""
 KILL_SECONDS = 20.0
-"""For one cancel; Airflow grants 30 with the question before it."""
+"""Seconds for one cancel; Airflow grants 30 with the question before it."""
+
+
+def earliest_event(now: float, *, poll_interval: float) -> float:
+    """Return when a trigger that is deferred to now may send its event: one poll interval later.
+
+    Airflow fails a task instance whose event comes before the worker that deferred it has ended: its executor then
+    reports a success for an instance that is queued again. On a busy machine a worker takes seconds to end.
+
+    Args:
+        now: Seconds since the epoch.
+        poll_interval: Seconds between polls.
+
+    Examples:
+        >>> earliest_event(100.0, poll_interval=10.0)
+        110.0
+    """
+    return now + poll_interval
+
+
+async def _hold(event_after: float | None) -> None:
+    """Wait until an event may be sent."""
+    from ugen_provider.core.api.clock import SystemClock
+
+    clock = SystemClock()
+    left = 0.0 if event_after is None else event_after - clock.now()
+    if left > 0:
+        await clock.asleep(left)
 
 
 _killing: set[asyncio.Task[None]] = set()
-"""The loop itself holds its tasks but weakly."""
+"""The loop itself holds only weak references to its tasks."""
+
+
+class _ProgressLog:
+    """Logs a line about a job for each change of its stage, and one per minute in between.
+
+    The watcher calls it in a task that all triggers share, and Airflow routes log lines to the task instance by the
+    context of the asyncio task. So it logs in the context of the trigger that made it.
+    """
+
+    def __init__(self, log: Any, *, now: Callable[[], float]) -> None:
+        self._log = log
+        self._now = now
+        self._context = copy_context()
+        self._last: tuple[str, str | None] | None = None
+        self._logged_at = float("-inf")
+
+    def __call__(self, job: Job) -> None:
+        now, seen = self._now(), (job.status, job.current_stage)
+        if job.ended or (seen == self._last and now - self._logged_at < PROGRESS_SECONDS):
+            return
+        self._last, self._logged_at = seen, now
+        percent = "" if job.progress_percent is None else f", {job.progress_percent:.0f} %"
+        said = f"job {job.job_id}: {job.status} in stage {job.current_stage}{percent}"
+        self._context.run(self._log.info, "%s", said)
 
 
 class UGenJobTrigger(BaseTrigger):
-    """Waits until a job has ended, or stands where it was told to. Free.
+    """Waits until a job has ended, or is paused at its gate. Free.
 
-    Its event says `job_id`, `status` (`ended`, `stage_reached`, `stopped`, `paused`, `timeout` or `error`), `carry`
+    Its event has `job_id`, `status` (`ended`, `stage_reached`, `stopped`, `paused`, `timeout` or `error`), `payload`
     and, for an error, `message`.
 
     Args:
         job_id: The job.
         ugen_conn_id: The connection.
-        poll_interval: Seconds between looks; the service asks for 5 to 10.
-        end_time: Seconds since the epoch at which to give up; the job is left as it is.
-        target_stage: Also done when this stage is reached.
-        stopped: Also done when the job stands still, paused as it was told to.
-        through_pauses: Whether a pause by somebody else is waited through instead of told at once.
-        stale: A state that does not count after a retry or a resume: status, stage, time.
-        carry: What the task wants back with the event, primitives; `dag.test()` hands a task nothing else.
-        cancel_on_kill: Whether the job is cancelled where a person, or the end of the run, ended the task instance.
-        by_scope_key: Whether another mapped instance may have ordered the very same.
+        poll_interval: Seconds between polls; the service asks for 5 to 10.
+        end_time: Seconds since the epoch at which to give up; the job keeps running.
+        event_after: Seconds since the epoch before which no event is sent; see `earliest_event`.
+        target_stage: Also ends the wait when this stage is reached.
+        wait_for_pause: Whether the wait also ends when the job is paused as it was asked to.
+        ignore_pauses: Whether to keep waiting while another user has paused the job.
+        ignore_state: A state that does not count after a retry or a resume: status, stage, time.
+        payload: Values that the task needs with the event, primitives; `dag.test()` hands a task nothing else.
+        cancel_on_kill: Whether the job is cancelled when a person, or the end of the run, ended the task instance.
+        has_scope_key: Whether another mapped instance may have the same order.
+        order_key: Text key of the order's record in the ledger; '' without one.
+        token: The attempt's token; 0 where no record is kept.
+        ledger_conn_id: The connection of the ledger; None without one.
+        ledger_id: Id of the ledger; another ledger is refused.
     """
 
     def __init__(
@@ -58,29 +125,39 @@ class UGenJobTrigger(BaseTrigger):
         ugen_conn_id: str,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
         end_time: float | None = None,
+        event_after: float | None = None,
         target_stage: str | None = None,
-        stopped: bool = False,
-        through_pauses: bool = False,
-        stale: Sequence[str | None] | None = None,
-        carry: Mapping[str, Any] | None = None,
+        wait_for_pause: bool = False,
+        ignore_pauses: bool = False,
+        ignore_state: Sequence[str | None] | None = None,
+        payload: Mapping[str, Any] | None = None,
         cancel_on_kill: bool = False,
-        by_scope_key: bool = False,
+        has_scope_key: bool = False,
+        order_key: str = "",
+        token: int = 0,
+        ledger_conn_id: str | None = None,
+        ledger_id: str = "",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
         self.ugen_conn_id = ugen_conn_id
         self.poll_interval = poll_interval
         self.end_time = end_time
+        self.event_after = event_after
         self.target_stage = target_stage
-        self.stopped = stopped
-        self.through_pauses = through_pauses
-        self.stale = None if stale is None else list(stale)
-        self.carry = dict(carry or {})
+        self.wait_for_pause = wait_for_pause
+        self.ignore_pauses = ignore_pauses
+        self.ignore_state = None if ignore_state is None else list(ignore_state)
+        self.payload = dict(payload or {})
         self.cancel_on_kill = cancel_on_kill
-        self.by_scope_key = by_scope_key
+        self.has_scope_key = has_scope_key
+        self.order_key = order_key
+        self.token = token
+        self.ledger_conn_id = ledger_conn_id
+        self.ledger_id = ledger_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, primitives all."""
+        """Return the class and its arguments, primitives all."""
         return (
             "ugen_provider.triggers.jobs.UGenJobTrigger",
             {
@@ -88,30 +165,40 @@ class UGenJobTrigger(BaseTrigger):
                 "ugen_conn_id": self.ugen_conn_id,
                 "poll_interval": self.poll_interval,
                 "end_time": self.end_time,
+                "event_after": self.event_after,
                 "target_stage": self.target_stage,
-                "stopped": self.stopped,
-                "through_pauses": self.through_pauses,
-                "stale": self.stale,
-                "carry": self.carry,
+                "wait_for_pause": self.wait_for_pause,
+                "ignore_pauses": self.ignore_pauses,
+                "ignore_state": self.ignore_state,
+                "payload": self.payload,
                 "cancel_on_kill": self.cancel_on_kill,
-                "by_scope_key": self.by_scope_key,
+                "has_scope_key": self.has_scope_key,
+                "order_key": self.order_key,
+                "token": self.token,
+                "ledger_conn_id": self.ledger_conn_id,
+                "ledger_id": self.ledger_id,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and tell why the wait is over."""
+        """Wait, and yield one event that says why the wait ended."""
         await ready()
-        from ugen_provider.core.api.polling import Goal, Seen
-        from ugen_provider.core.jobs.slots import slots_of
-        from ugen_provider.core.jobs.watcher import shared_watcher
+        from ugen_provider.core.api.clock import clock_of
+        from ugen_provider.core.api.polling import EarlierState, Goal
+        from ugen_provider.core.jobs.concurrency import slots_of
 
-        goal = Goal(stage=self.target_stage, stopped=self.stopped, through_pauses=self.through_pauses)
-        stale = Seen(str(self.stale[0]), self.stale[1], self.stale[2]) if self.stale else None
-        event: dict[str, Any] = {"job_id": self.job_id, "carry": self.carry}
+        goal = Goal(stage=self.target_stage, stopped=self.wait_for_pause, through_pauses=self.ignore_pauses)
+        stale = EarlierState(str(self.ignore_state[0]), *self.ignore_state[1:3]) if self.ignore_state else None
+        event: dict[str, Any] = {"job_id": self.job_id, "payload": self.payload}
         try:
-            async with shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher:
+            async with watch(self.ugen_conn_id, ledger_conn_id=self.ledger_conn_id) as watcher:
                 outcome = await watcher.wait(
-                    self.job_id, goal=goal, interval=self.poll_interval, deadline=self.end_time, stale=stale
+                    self.job_id,
+                    goal=goal,
+                    interval=self.poll_interval,
+                    deadline=self.end_time,
+                    stale=stale,
+                    on_seen=_ProgressLog(self.log, now=clock_of(watcher.client).now),
                 )
             event["status"] = outcome.reason.value
             if outcome.job.ended:
@@ -122,66 +209,90 @@ class UGenJobTrigger(BaseTrigger):
             event.update(status="error", message=str(error))
         except asyncio.CancelledError:
             if not AIRFLOW_3_3_PLUS:
-                # Nobody calls on_kill there. A triggerer that stops comes by here too; the state tells them apart.
+                # Airflow does not call on_kill there. A triggerer that stops comes by here too; the task instance's
+                # state distinguishes the two.
                 await self.on_kill()
             raise
+        await _hold(self.event_after)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the job where the cancelling table says so, and only there.
 
-        Airflow 3.3.2 cancels a trigger again at each of its rounds, about every second, this method included. So what
-        takes longer, as where the service has to be asked again, goes on in a task of its own.
+        Airflow 3.3.2 cancels a trigger again at each of its rounds, about every second, this method included. So a
+        cancel that takes longer, as where the service has to be asked again, continues in a task of its own.
         """
-        killing = asyncio.create_task(self._kill(), name="ugen-kill")
+        killing = asyncio.create_task(self._handle_kill(), name="ugen-kill")
         _killing.add(killing)
         killing.add_done_callback(_killing.discard)
         await asyncio.shield(killing)
 
-    async def _kill(self) -> None:
-        ti = self.task_instance
+    async def _handle_kill(self) -> None:
+        ti: Any = self.task_instance
         if not self.cancel_on_kill or ti is None:
             return
-        may = await _answer_of(partial(ask_airflow, ti, job_id=self.job_id, by_scope_key=self.by_scope_key))
-        if not may:
-            self.log.info("job %s is left: whoever comes next attaches to it", self.job_id)
+        ask = partial(ask_airflow, ti, job_id=self.job_id, has_scope_key=self.has_scope_key)
+        if not await _answer_of(ask):
+            self.log.info("Trigger was ended; job %s keeps running. The next attempt resumes waiting.", self.job_id)
             return
-        from ugen_provider.core.jobs.cancelling import cancel
-        from ugen_provider.core.jobs.watcher import shared_watcher
+        from ugen_provider.core.ledger.errors import AttemptSupersededError
 
         try:
-            async with (
-                asyncio.timeout(KILL_SECONDS),
-                shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher,
-            ):
-                done = await watcher.client.run(cancel(watcher.client.caller, self.job_id, reason="kill"))
+            async with asyncio.timeout(KILL_SECONDS), watch(self.ugen_conn_id) as watcher:
+                confirmed = await self._cancel(watcher, attempt_name(ti), may_cancel=lambda: _answer_of(ask))
+        except AttemptSupersededError:
+            self.log.info("job %s: keeps running, since a newer attempt needs it", self.job_id)
         except (UGenError, TimeoutError) as error:
-            # A trigger has no store to write this into. The task instance is over, so the job counts as an orphan.
-            self.log.error(  # noqa: TRY400  the stack tells a person nothing more
-                "job %s could not be cancelled and runs on (%s): cancel it yourself, clear the task to go on with it, "
-                "or let UGenFindOrphansOperator find it",
+            owed = "the reconciler repeats it" if self.ledger_conn_id else "cancel it yourself, or clear the task"
+            self.log.error(  # noqa: TRY400  the stack adds nothing
+                "job %s: its cancellation could not be confirmed (%s); %s",
                 self.job_id,
                 str(error) or type(error).__name__,
+                owed,
             )
-            return
-        self.log.info(
-            "job %s was %s", self.job_id, "cancelled, since its task was ended" if done.confirmed else "left: it ended"
+        else:
+            self.log.info(
+                "job %s: %s", self.job_id, "cancelled, since its task was ended" if confirmed else "had ended already"
+            )
+
+    async def _cancel(self, watcher: JobWatcher, attempt: str, *, may_cancel: Callable[[], Any]) -> bool:
+        from ugen_provider.core.jobs.watcher import WatchedWorld
+        from ugen_provider.core.ledger.record import KeyOnlyStore
+
+        store: Any = KeyOnlyStore()
+        token = self.token or None
+        if self.ledger_conn_id is not None:
+            from ugen_provider.core.jobs.threads import in_ledger_thread
+            from ugen_provider.core.ledger.orders import LedgerOrderStore
+
+            opened = await _open_ledger(self.ugen_conn_id, self.ledger_conn_id, expected_id=self.ledger_id)
+            store = LedgerOrderStore(opened.ledger, signer=opened.signer)
+            if token is None and self.order_key:
+                token = await in_ledger_thread(store.token_of, self.order_key, attempt)
+        done = await acancel_killed_job(
+            WatchedWorld(watcher, store),
+            job_id=self.job_id,
+            order_key=self.order_key if self.ledger_conn_id is not None else "",
+            token=token,
+            may_cancel=may_cancel,
         )
+        return done is not None and done.confirmed
 
 
 class UGenJobBatchTrigger(BaseTrigger):
-    """Waits until some of several jobs have ended. Free. All of them are looked at by the one watcher.
+    """Waits until some of several jobs have ended. Free. The one watcher of the triggerer polls all of them.
 
-    Its event says `ended` (how many), `status` (`ended`, `timeout` or `error`) and `carry`; which ones is read again by
-    whoever asked.
+    Its event has `ended` (how many), `status` (`ended`, `timeout` or `error`) and `payload`; the task reads the jobs
+    again.
 
     Args:
         job_ids: The jobs, at most `MOST_JOBS`: what a trigger holds is stored in Airflow's database.
         ugen_conn_id: The connection.
         at_least: How many must have ended.
-        poll_interval: Seconds between looks.
-        end_time: Seconds since the epoch at which to give up; the jobs are left.
-        carry: What the task wants back with the event, primitives.
+        poll_interval: Seconds between polls.
+        end_time: Seconds since the epoch at which to give up; the jobs keep running.
+        event_after: Seconds since the epoch before which no event is sent; see `earliest_event`.
+        payload: Values that the task needs with the event, primitives.
     """
 
     def __init__(
@@ -192,7 +303,8 @@ class UGenJobBatchTrigger(BaseTrigger):
         at_least: int = 1,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
         end_time: float | None = None,
-        carry: Mapping[str, Any] | None = None,
+        event_after: float | None = None,
+        payload: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if len(job_ids) > MOST_JOBS:
@@ -202,10 +314,11 @@ class UGenJobBatchTrigger(BaseTrigger):
         self.at_least = at_least
         self.poll_interval = poll_interval
         self.end_time = end_time
-        self.carry = dict(carry or {})
+        self.event_after = event_after
+        self.payload = dict(payload or {})
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, primitives all."""
+        """Return the class and its arguments, primitives all."""
         return (
             "ugen_provider.triggers.jobs.UGenJobBatchTrigger",
             {
@@ -214,7 +327,8 @@ class UGenJobBatchTrigger(BaseTrigger):
                 "at_least": self.at_least,
                 "poll_interval": self.poll_interval,
                 "end_time": self.end_time,
-                "carry": self.carry,
+                "event_after": self.event_after,
+                "payload": self.payload,
             },
         )
 
@@ -222,10 +336,9 @@ class UGenJobBatchTrigger(BaseTrigger):
         """Wait for them together."""
         await ready()
         from ugen_provider.core.api.polling import Goal
-        from ugen_provider.core.jobs.watcher import shared_watcher
 
-        event: dict[str, Any] = {"ended": 0, "status": "ended", "carry": self.carry}
-        async with shared_watcher(self.ugen_conn_id, partial(read_config, self.ugen_conn_id)) as watcher:
+        event: dict[str, Any] = {"ended": 0, "status": "ended", "payload": self.payload}
+        async with watch(self.ugen_conn_id) as watcher:
             waits = [
                 asyncio.ensure_future(
                     watcher.wait(
@@ -245,7 +358,7 @@ class UGenJobBatchTrigger(BaseTrigger):
                         event["status"] = "timeout"
                         break
                     except UGenError as error:
-                        # A job that cannot be waited for is settled by whoever asked, like one that ended.
+                        # The task settles a job that cannot be waited for, like one that ended.
                         event["message"] = str(error)
                     event["ended"] += 1
                     if event["ended"] >= min(self.at_least, len(waits)):
@@ -254,57 +367,181 @@ class UGenJobBatchTrigger(BaseTrigger):
                 for wait in waits:
                     wait.cancel()
                 await asyncio.gather(*waits, return_exceptions=True)
+        await _hold(self.event_after)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
 
 class UGenSlotTrigger(BaseTrigger):
-    """Waits until asking for a free slot of the account is worth while: a job ended, or the service's time has come.
+    """Waits until a create may succeed again after a 429: a job ended, or the service's pause is over.
+
+    Its event has `status` (`ask_again` or `timeout`) and `payload`.
 
     Args:
         ugen_conn_id: The connection.
         not_before: Seconds since the epoch, as the service said.
-        carry: What the task wants back with the event, primitives.
+        end_time: Seconds since the epoch at which to give up.
+        event_after: Seconds since the epoch before which no event is sent; see `earliest_event`.
+        payload: Values that the task needs with the event, primitives.
     """
 
-    def __init__(self, *, ugen_conn_id: str, not_before: float, carry: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ugen_conn_id: str,
+        not_before: float,
+        end_time: float | None = None,
+        event_after: float | None = None,
+        payload: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.carry = dict(carry or {})
+        self.payload = dict(payload or {})
         self.ugen_conn_id = ugen_conn_id
         self.not_before = not_before
+        self.end_time = end_time
+        self.event_after = event_after
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, primitives all."""
+        """Return the class and its arguments, primitives all."""
         return (
             "ugen_provider.triggers.jobs.UGenSlotTrigger",
-            {"ugen_conn_id": self.ugen_conn_id, "not_before": self.not_before, "carry": self.carry},
+            {
+                "ugen_conn_id": self.ugen_conn_id,
+                "not_before": self.not_before,
+                "end_time": self.end_time,
+                "event_after": self.event_after,
+                "payload": self.payload,
+            },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait in the queue that all triggers of this loop and connection share."""
         await ready()
-        from ugen_provider.core.jobs.slots import slots_of
+        from ugen_provider.core.jobs.concurrency import slots_of
 
-        await slots_of(self.ugen_conn_id).turn(not_before=self.not_before)
-        yield TriggerEvent({"status": "ask_again", "carry": self.carry})  # type: ignore[no-untyped-call]
+        queue = slots_of(self.ugen_conn_id)
+        in_time = await queue.turn(not_before=self.not_before, end_time=self.end_time)
+        await _hold(self.event_after)
+        status = "ask_again" if in_time else "timeout"
+        yield TriggerEvent({"status": status, "payload": self.payload})  # type: ignore[no-untyped-call]
+
+
+# The one watcher of a triggerer and connection, and its reconciler.
+
+
+@asynccontextmanager
+async def watch(ugen_conn_id: str, *, ledger_conn_id: str | None = None) -> AsyncIterator[JobWatcher]:
+    """Share the watcher of this event loop and connection; where a ledger is named, a reconciler runs beside it.
+
+    Args:
+        ugen_conn_id: The connection.
+        ledger_conn_id: The connection of the ledger; None starts no reconciler.
+    """
+    from ugen_provider.core.jobs.watcher import shared_watcher
+
+    async with shared_watcher(ugen_conn_id, partial(read_config, ugen_conn_id)) as watcher:
+        if ledger_conn_id is None:
+            yield watcher
+            return
+        running = _reconcilers.setdefault(asyncio.get_running_loop(), {})
+        key = (ugen_conn_id, ledger_conn_id)
+        shared = running.get(key)
+        if shared is None:
+            shared = running[key] = _Reconciler()
+            shared.task = asyncio.create_task(
+                _reconcile_for_ever(watcher, ugen_conn_id, ledger_conn_id), name="ugen-reconciler"
+            )
+        shared.users += 1
+        try:
+            yield watcher
+        finally:
+            shared.users -= 1
+            if shared.users == 0:
+                del running[key]
+                if shared.task is not None:
+                    shared.task.cancel()
+
+
+@dataclass(slots=True)
+class _Reconciler:
+    users: int = 0
+    task: asyncio.Task[None] | None = None
+
+
+_reconcilers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _Reconciler]] = WeakKeyDictionary()
+
+
+async def _reconcile_for_ever(watcher: JobWatcher, ugen_conn_id: str, ledger_conn_id: str) -> None:
+    """Do one round of owed actions now and then. Its ledger calls run in threads, so polling never waits for them."""
+    import logging
+
+    from ugen_provider.core.api.clock import clock_of
+    from ugen_provider.core.jobs.reconciler import INTERVAL, reconcile
+    from ugen_provider.core.jobs.watcher import WatchedWorld
+    from ugen_provider.core.ledger.orders import LedgerOrderStore
+    from ugen_provider.triggers.cancellation import attempt_state, owner_state
+
+    log = logging.getLogger("ugen_provider.triggers")
+    owner = uuid.uuid4().hex
+    while True:
+        try:
+            opened = await _open_ledger(ugen_conn_id, ledger_conn_id)
+            world = WatchedWorld(watcher, LedgerOrderStore(opened.ledger, signer=opened.signer))
+            await reconcile(world, opened.ledger, owner=owner, owner_state=owner_state, attempt_state=attempt_state)
+        except Exception as error:  # noqa: BLE001  the next round tries again
+            log.warning("the reconciler's round failed: %s: %s", type(error).__name__, error)
+        await clock_of(watcher.client).asleep(INTERVAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenLedger:
+    ledger: Ledger
+    signer: RecordSigner = field(repr=False)
+
+
+_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _OpenLedger]] = WeakKeyDictionary()
+
+
+async def _open_ledger(ugen_conn_id: str, ledger_conn_id: str, *, expected_id: str = "") -> _OpenLedger:
+    """Open the ledger of a connection once per event loop. Blocking calls run in threads.
+
+    Raises:
+        ConfigError: The ledger is another one than `expected_id`.
+    """
+    from ugen_provider.core.jobs.threads import in_ledger_thread
+    from ugen_provider.hooks.ugen import UGenHook, aledger_address, open_address
+
+    opened_here = _ledgers.setdefault(asyncio.get_running_loop(), {})
+    address = await aledger_address(ledger_conn_id)
+    signer = (await UGenHook(ugen_conn_id).aget_settings()).signer
+    found = opened_here.get((ledger_conn_id, address))
+    if found is None:
+        ledger = await in_ledger_thread(open_address, address)
+        found = opened_here[ledger_conn_id, address] = _OpenLedger(ledger, signer)
+    if expected_id and found.ledger.ledger_id != expected_id:
+        raise ConfigError(
+            f"connection {ledger_conn_id!r} leads to ledger {found.ledger.ledger_id}, and the task was begun with "
+            f"ledger {expected_id}; let every process open the same ledger"
+        )
+    return _OpenLedger(found.ledger, signer)
 
 
 async def read_config(ugen_conn_id: str) -> ClientConfig:
-    """The settings of a connection, read without blocking the loop."""
+    """Read the settings of a connection without blocking the loop."""
     from ugen_provider.hooks.ugen import UGenHook
 
     return (await UGenHook(ugen_conn_id).aget_settings()).config
 
 
 async def _answer_of(ask: Callable[[], bool]) -> bool:
-    """What a blocking question is answered with; no where nobody answers in time.
+    """Ask a blocking question in a thread; no answer in time counts as no.
 
-    A triggerer that stops answers nobody any more. So the question has a daemon thread of its own, which keeps no
+    A triggerer that stops gives no answers any more. So the question has a daemon thread of its own, which keeps no
     process from ending; a pool's thread would.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bool] = loop.create_future()
 
-    def tell(found: bool, error: Exception | None) -> None:
+    def set_answer(found: bool, error: Exception | None) -> None:
         if answer.done():
             return
         if error is None:
@@ -316,10 +553,10 @@ async def _answer_of(ask: Callable[[], bool]) -> bool:
         found, failed = False, None
         try:
             found = ask()
-        except Exception as error:  # noqa: BLE001  whoever waits for the answer is told of it
+        except Exception as error:  # noqa: BLE001  the caller raises it
             failed = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, found, failed)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(set_answer, found, failed)
 
     threading.Thread(target=run, daemon=True, name="ugen-kill").start()
     try:
@@ -333,7 +570,7 @@ _is_ready = False
 
 
 async def ready() -> None:
-    """Make ready in a thread what takes long the first time, so that nobody else on the loop waits for it."""
+    """Import in a thread what takes long the first time, so that no other trigger of the loop waits for it."""
     global _is_ready  # noqa: PLW0603  true for good once it is true: a thousand triggers need no thread each
     if not _is_ready:
         await asyncio.to_thread(_make_ready)
@@ -341,10 +578,10 @@ async def ready() -> None:
 
 
 def _make_ready() -> None:
-    import ugen_provider.core.jobs.slots
+    import ugen_provider.core.jobs.concurrency
     import ugen_provider.core.jobs.watcher
-    import ugen_provider.hooks.connections  # noqa: F401
-    from ugen_provider.core.api.operations import read_listed_job
+    import ugen_provider.hooks.ugen  # noqa: F401
+    from ugen_provider.core.api.endpoints import read_listed_job
 
     # The first answer that is read builds the model of all answers.
     read_listed_job({"job_id": "none", "status": "pending"})

@@ -127,7 +127,7 @@ def test_a_failed_job_says_why_and_can_be_retried_from_its_stage(call, local):
 
 def test_a_wait_ends_at_its_deadline_and_leaves_the_job(call, local):
     job = call("jobs.create", LAMP)
-    with pytest.raises(JobTimeoutError, match="left as it is"):
+    with pytest.raises(JobTimeoutError, match="keeps running"):
         call("jobs.wait", job.job_id, timeout=30)
     assert call("jobs.get", job.job_id).status == "processing"
     assert call("jobs.wait", job.job_id, target_stage="generation").current_stage in {"generation", "concat"}
@@ -164,13 +164,13 @@ def test_an_unknown_job_a_wrong_key_and_an_empty_id(call):
         call("jobs.get", " ")
 
 
-def test_a_stage_that_does_not_exist_is_refused_before_it_is_sent(call, local):
+def test_an_unknown_stage_is_refused_before_it_is_sent(call, local):
     with pytest.raises(InvalidRequestError, match="restart_from_stage"):
         call("jobs.retry", "j", restart_from_stage="upload")
     assert local.requests() == 0
 
 
-def test_the_model_of_the_client_is_sent_where_the_request_names_none(call, local):
+def test_the_clients_model_is_sent_without_one_in_the_request(call, local):
     square = CreateJob(**{**LAMP.body(), "aspect_ratio": "1:1", "segment_duration": 5})
     job = call("jobs.create", square, settings={"video_model": "kling3_std"})
     assert job.video_model == "kling3_std"
@@ -180,14 +180,14 @@ def test_the_model_of_the_client_is_sent_where_the_request_names_none(call, loca
 
 
 def test_too_few_credits_is_typed_and_never_repeated(call, local):
-    local.world.accounts.by_name["local"].books.balance = 10
+    local.world.accounts.by_name["local"].credits.balance = 10
     with pytest.raises(InsufficientCreditsError) as caught:
         call("jobs.create", LAMP)
     assert (caught.value.available, local.clock.slept, local.created) == (10, [], 0)
     assert caught.value.required > 10
 
 
-# What goes wrong between the two.
+# Faults between the two.
 
 
 def lose_answers(local, times, method="POST"):
@@ -222,7 +222,7 @@ def test_a_lost_answer_buys_one_job(call, local, lost):
     assert len(local.clock.slept) == lost
 
 
-def test_after_the_last_attempt_the_error_tells_that_it_may_have_been_sent(call, local):
+def test_the_last_attempts_error_says_that_it_may_be_sent(call, local):
     lose_answers(local, 99)
     with pytest.raises(TransportError) as caught:
         call("jobs.create", LAMP)
@@ -231,7 +231,7 @@ def test_after_the_last_attempt_the_error_tells_that_it_may_have_been_sent(call,
 
 
 @pytest.mark.parametrize("action", ["pause", "retry"])
-def test_what_carries_no_key_is_never_repeated_after_a_lost_answer(call, local, action):
+def test_unkeyed_requests_are_not_repeated_after_a_lost_answer(call, local, action):
     local.outcome(product_name="Lamp", fail_at="audio")
     job = call("jobs.create", LAMP)
     local.world.advance(10 if action == "pause" else 10_000)
@@ -256,7 +256,7 @@ def test_other_statuses_are_not(call, local, status):
     assert local.clock.slept == []
 
 
-def test_retry_after_is_waited_for_and_beyond_the_cap_raised_with_its_value(call, local):
+def test_retry_after_is_obeyed_or_raised_beyond_the_cap(call, local):
     refuse(local, [429], **{"Retry-After": "7"})
     call("credits.balance")
     assert sum(local.clock.slept) == 7
@@ -344,18 +344,18 @@ def test_the_key_is_in_no_log_line_and_no_repr(call, local, caplog):
         ({"api_key": "k", "retries": -1}, "retries"),
     ],
 )
-def test_settings_that_are_out_of_the_question_are_refused_by_name(settings, message):
+def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ConfigError, match=message):
         resolve(**settings)
 
 
-def test_settings_come_from_arguments_then_the_environment_then_defaults():
-    env = {"UGEN_API_KEY": "k_env", "UGEN_BASE_URL": "https://env.example/v1/", "UGEN_SPENDING": "attach_only"}
+def test_settings_come_from_arguments_environment_defaults():
+    env = {"UGEN_API_KEY": "k_env", "UGEN_BASE_URL": "https://env.example/v1/", "UGEN_SPENDING": "reuse_only"}
     config = resolve(environ=env)
     assert (config.api_key.reveal(), config.base_url, config.spending) == (
         "k_env",
         "https://env.example/v1",
-        "attach_only",
+        "reuse_only",
     )
     assert resolve(api_key="mine", environ=env).api_key.reveal() == "mine"
     assert resolve(api_key="k", environ={}).base_url == "https://api.u-gen.ai/api/v1"
@@ -373,16 +373,16 @@ def test_both_clients_offer_the_same_names():
 
     sync, aio = UGenClient(api_key="k"), AsyncUGenClient(api_key="k")
     assert names(sync) == names(aio)
-    assert len(names(sync)) == 27
+    assert len(names(sync)) == 30
 
 
 @pytest.mark.parametrize("kind", ["UGenClient", "AsyncUGenClient"])
-def test_a_client_is_made_without_the_models_and_the_first_answer_brings_them(kind):
+def test_a_client_loads_the_models_with_the_first_answer(kind):
     code = (
         f"import sys; from ugen_provider import {kind}; client = {kind}(api_key='k')\n"
         "assert 'pydantic' not in sys.modules\n"
-        "from ugen_provider.core.api import operations\n"
-        "assert operations.read_listed_job({'job_id': 'j', 'status': 'completed'}).ended\n"
+        "from ugen_provider.core.api import endpoints\n"
+        "assert endpoints.read_listed_job({'job_id': 'j', 'status': 'completed'}).ended\n"
         "assert 'pydantic' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

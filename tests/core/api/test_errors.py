@@ -10,10 +10,10 @@ import pytest
 
 from ugen_provider import InsufficientCreditsError, Job, JobFailedError, PurchaseError, TransportTimeoutError, UGenError
 from ugen_provider.core.api import errors
-from ugen_provider.core.api.effects import Request, Response
-from ugen_provider.core.api.flows import error_of
+from ugen_provider.core.api.answers import error_of
+from ugen_provider.core.api.config import Secret
+from ugen_provider.core.api.endpoints import Request, Response
 from ugen_provider.core.api.rules import Violation
-from ugen_provider.core.api.secrets import Secret
 
 REQUEST = Request(method="POST", path="/jobs")
 
@@ -92,8 +92,26 @@ def test_a_gateway_page_without_json_is_still_the_status_it_is():
         ({"error": {"message": "slow"}}, {"retry_after": "Thu, 01 Jan 1970 00:16:47 GMT"}),
     ],
 )
-def test_retry_after_is_read_from_each_place_in_which_it_may_stand(body, headers):
+def test_retry_after_is_read_from_each_possible_source(body, headers):
     assert read(429, body, **headers).retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("-5", None),
+        ("nan", None),
+        ("1e308", 31 * 86400),
+        ("1" + "0" * 400, 31 * 86400),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999", None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 31 * 86400),
+        ("Thu, 01 Jan 1970 00:00:07 GMT", 0),
+    ],
+)
+def test_no_retry_after_ends_outside_the_error_tree(value, seconds):
+    """A pause longer than a month could not be waited for, nor be added to a date."""
+    assert read(429, {"error": {"message": "slow"}}, retry_after=value).retry_after == seconds
 
 
 def test_a_redirect_is_an_error_that_says_why():

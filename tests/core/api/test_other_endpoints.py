@@ -16,7 +16,7 @@ def call(request, local):
     return Both(local, request.param)
 
 
-def test_the_tenants_webhook_is_set_seen_and_removed_and_its_secret_never_told(call):
+def test_the_webhook_is_set_read_and_removed_without_its_secret(call):
     assert not call("webhook.get").webhook_configured
     call("webhook.set", webhook_url="https://shop.example/hook", webhook_secret="s" * 64)
     seen = call("webhook.get")
@@ -50,7 +50,7 @@ def test_a_picture_is_uploaded_from_a_path_bytes_or_a_file(call, tmp_path, kind)
     ],
     ids=["empty", "pdf", "wav", "large", "missing"],
 )
-def test_what_the_service_would_refuse_is_refused_before_it_is_sent(call, local, image, rule):
+def test_invalid_requests_are_refused_before_they_are_sent(call, local, image, rule):
     with pytest.raises(InvalidRequestError, match=rule):
         call("uploads.create_product_image", image)
     assert local.requests() == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the client does in process, it does over a real socket: the same bodies of tests."""
+"""The client does the same in process and over a real socket: the same bodies of tests."""
 
 import inspect
 
@@ -10,11 +10,11 @@ from tests.core.api import test_client, test_other_endpoints
 from tests.core.local import EmulatorClock
 from ugen_provider import AsyncUGenClient, UGenClient
 from ugen_provider.emulator.settings import LOCAL_KEY
-from ugen_provider.emulator.world import outcomes
+from ugen_provider.emulator.world import pipeline
 
 
 class OverASocket:
-    """Looks to a test like the local emulator; its clients go through a socket."""
+    """Has the interface of the local emulator; its clients go through a socket."""
 
     def __init__(self, server):
         self.base_url, self.world = server.base_url, server.emulator
@@ -34,7 +34,7 @@ class OverASocket:
         return len(self.world.journal.find_requests(method=method, path=path))
 
     def outcome(self, **rule):
-        self.world.desk.outcomes.append(outcomes.parse(rule))
+        self.world.jobs.outcomes.append(pipeline.parse(rule))
 
 
 def bodies():
@@ -60,7 +60,7 @@ def test_connections_are_kept(ugen_emulator):
     with UGenClient(api_key=LOCAL_KEY, base_url=ugen_emulator.base_url) as client:
         for _ in range(20):
             client.credits.balance()
-        pool = client._driver._http._transport._pool
+        pool = client._executor.transport._http._transport._pool
         assert len(pool.connections) == 1
 
 

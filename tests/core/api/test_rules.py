@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation rules out is refused before anything is sent, by field and rule."""
+"""The client refuses invalid requests before it sends anything, by field and rule."""
 
 import subprocess
 import sys
@@ -53,13 +53,13 @@ def test_each_required_field_is_demanded(missing):
         CreateJob(**{name: value for name, value in GOOD.items() if name != missing})
 
 
-def test_all_broken_rules_are_told_at_once():
+def test_all_broken_rules_are_reported_at_once():
     with pytest.raises(InvalidRequestError) as caught:
         CreateJob(product_name="", product_image_url="x", segment_count=99)
     assert [v.field for v in caught.value.violations] == ["product_name", "product_image_url", "segment_count"]
 
 
-def test_value_lists_that_the_documentation_leaves_open_stay_open():
+def test_value_lists_left_open_by_the_documentation_stay_open():
     job = CreateJob(**GOOD, video_model="sora9", interaction_mode="juggled", qai_mode="mild", caption_style="none_yet")
     assert job.body()["interaction_mode"] == "juggled"
 
@@ -76,7 +76,7 @@ def test_only_what_was_set_is_sent():
 
 
 @pytest.mark.parametrize("ignored", ["key_selling_points", "cta_text", "script_tone", "script_structure"])
-def test_what_the_service_silently_ignores_is_a_warning_that_names_both(ignored):
+def test_ignored_combinations_are_warnings_that_name_both(ignored):
     value = ["bright"] if ignored == "key_selling_points" else "x"
     with pytest.warns(RequestIgnoredWarning, match=f"custom_script is set, so {ignored} is ignored"):
         CreateJob(**GOOD, custom_script="Look!", **{ignored: value})
@@ -93,7 +93,7 @@ def test_text_from_templates_becomes_what_the_field_holds():
     assert rules.check({**GOOD, **rules.coerce({"segment_count": "many"})})[0].field == "segment_count"
 
 
-def test_the_table_has_the_35_fields_of_the_specification_and_so_has_the_model():
+def test_the_table_and_the_model_have_the_35_documented_fields():
     assert len(rules.FIELDS) == 35
     assert [rule.name for rule in rules.FIELDS] == list(CreateJob.model_fields)
 
@@ -104,7 +104,7 @@ def test_the_table_has_the_35_fields_of_the_specification_and_so_has_the_model()
         st.from_type(type) | st.none() | st.integers() | st.text() | st.floats() | st.lists(st.text()),
     )
 )
-def test_whatever_is_passed_is_made_or_refused_by_our_own_error(fields):
+def test_any_argument_is_accepted_or_refused_by_our_own_error(fields):
     import warnings
 
     with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def test_whatever_is_passed_is_made_or_refused_by_our_own_error(fields):
             assert rules.check(made.body()) == []
 
 
-def test_errors_rules_and_config_import_neither_httpx_nor_pydantic():
+def test_errors_rules_config_import_no_httpx_or_pydantic():
     code = (
         "import sys; import ugen_provider; from ugen_provider.core.api import errors, rules, config;"
         "from ugen_provider.core.jobs import webhooks;"

@@ -31,7 +31,7 @@ def misfortune(draw):
     return meddle
 
 
-def test_a_thousand_creates_whose_answers_are_lost_make_one_job_each():
+def test_a_thousand_creates_with_lost_answers_make_one_job_each():
     local = Local(Settings(speed=0, admin=True))
     draw = random.Random(7)
     answered = 0

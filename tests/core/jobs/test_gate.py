@@ -7,7 +7,10 @@ import httpx
 import pytest
 
 from ugen_provider import CreateJob, JobCancelledError, JobFailedError, PurchaseError
-from ugen_provider.core.jobs.gate import Approval, close_gate, look_at, pass_gate
+from ugen_provider.core.jobs.approval import Approval
+from ugen_provider.core.jobs.sync.actions import cancel_job, read_keyframe, resume_approved
+from ugen_provider.core.jobs.sync.world import World
+from ugen_provider.core.ledger.record import KeyOnlyStore
 
 LAMP = CreateJob(
     product_name="Lamp", product_image_url="https://shop.example/lamp.jpg", segment_count=2, stop_at_stage="init"
@@ -31,34 +34,34 @@ def pictures():
 
 @pytest.fixture
 def waiting(client, local):
-    """A job that stands at its gate."""
+    """A job that waits at its gate."""
     job = client.jobs.create(LAMP)
     local.world.advance(600)
     return client.jobs.get(job.job_id)
 
 
 def approve(client, job, pictures):
-    look = client.run(look_at(client.caller, job.job_id, digest_of=pictures.digest))
-    return Approval.of(look, by="anna", at=1.0)
+    keyframe = read_keyframe(World(client, KeyOnlyStore()), job.job_id, digest_of=pictures.digest)
+    return Approval.of(keyframe, by="anna", at=1.0)
 
 
-def go_on(client, approval, pictures, **more):
-    return client.run(pass_gate(client.caller, approval, digest_of=pictures.digest, **more))
+def resume(client, approval, pictures, **more):
+    return resume_approved(World(client, KeyOnlyStore()), approval, digest_of=pictures.digest, **more)
 
 
-def test_an_approved_look_goes_on_to_its_video(client, local, pictures, waiting):
+def test_an_approved_keyframe_leads_to_its_video(client, local, pictures, waiting):
     approval = Approval.from_dict(approve(client, waiting, pictures).to_dict())
-    assert go_on(client, approval, pictures).how == "resumed"
+    assert resume(client, approval, pictures).outcome == "resumed"
     assert client.jobs.wait(waiting.job_id).final_video_url
     assert local.created == 1
 
 
 def test_approving_twice_buys_once(client, local, pictures, waiting):
     approval = approve(client, waiting, pictures)
-    go_on(client, approval, pictures)
-    assert go_on(client, approval, pictures).how == "already"
+    resume(client, approval, pictures)
+    assert resume(client, approval, pictures).outcome == "already"
     client.jobs.wait(waiting.job_id)
-    assert go_on(client, approval, pictures).how == "already"
+    assert resume(client, approval, pictures).outcome == "already"
     assert local.requests("POST", f"/api/v1/jobs/{waiting.job_id}/resume") == 1
 
 
@@ -66,7 +69,7 @@ def test_a_picture_that_was_made_again_is_not_paid_for(client, local, pictures, 
     approval = approve(client, waiting, pictures)
     pictures.version = 2
     with pytest.raises(PurchaseError, match="made again") as caught:
-        go_on(client, approval, pictures)
+        resume(client, approval, pictures)
     assert caught.value.reason == "approval_outdated"
     assert client.jobs.get(waiting.job_id).status == "paused"
 
@@ -77,23 +80,22 @@ def test_an_approval_of_another_job_opens_nothing(client, local, pictures, waiti
     approval = approve(client, other, pictures)
     stolen = Approval(waiting.job_id, approval.keyframe_id, approval.digest)
     with pytest.raises(PurchaseError):
-        go_on(client, stolen, pictures)
+        resume(client, stolen, pictures)
 
 
-@pytest.mark.parametrize("spending", ["attach_only", "off"])
-def test_without_leave_to_spend_nothing_goes_on(client, local, pictures, waiting, spending):
+@pytest.mark.parametrize("spending", ["reuse_only", "off"])
+def test_without_permission_to_spend_nothing_continues(client, local, pictures, waiting, spending):
     with pytest.raises(PurchaseError, match="spending"):
-        go_on(client, approve(client, waiting, pictures), pictures, spending=spending)
+        resume(client, approve(client, waiting, pictures), pictures, spending=spending)
     assert client.jobs.get(waiting.job_id).status == "paused"
 
 
-@pytest.mark.parametrize("reason", ["rejected", "expired"])
-def test_a_rejected_look_is_cancelled_and_its_credits_released(client, local, pictures, waiting, reason):
+def test_a_rejected_look_is_cancelled_and_its_credits_released(client, local, pictures, waiting):
     approval = approve(client, waiting, pictures)
-    assert client.run(close_gate(client.caller, waiting.job_id, reason=reason)).confirmed
+    assert cancel_job(World(client, KeyOnlyStore()), waiting.job_id).confirmed
     assert client.credits.balance().credit_reserved == 0
     with pytest.raises(JobCancelledError):
-        go_on(client, approval, pictures)
+        resume(client, approval, pictures)
 
 
 def test_a_lost_answer_to_resume_is_looked_after(client, local, pictures, waiting):
@@ -108,7 +110,7 @@ def test_a_lost_answer_to_resume_is_looked_after(client, local, pictures, waitin
         return response
 
     local.transport.meddle = lose
-    assert go_on(client, approval, pictures).how == "resumed"
+    assert resume(client, approval, pictures).outcome == "resumed"
     assert local.requests("POST", f"/api/v1/jobs/{waiting.job_id}/resume") == 1
 
 
@@ -124,7 +126,7 @@ def test_a_job_that_failed_at_its_gate_says_so(client, local, pictures, waiting)
     failed = client.jobs.create(LAMP)
     local.world.advance(600)
     with pytest.raises(JobFailedError):
-        go_on(client, Approval(failed.job_id, approval.keyframe_id, approval.digest), pictures)
+        resume(client, Approval(failed.job_id, approval.keyframe_id, approval.digest), pictures)
 
 
 class TestWhereTheServiceEndsAStoppedJob:
@@ -132,12 +134,12 @@ class TestWhereTheServiceEndsAStoppedJob:
     def readings(self):
         return {"stop_ends": "completed"}
 
-    def test_going_on_is_a_retry_from_generation(self, client, local, pictures, waiting):
+    def test_continuing_is_a_retry_from_generation(self, client, local, pictures, waiting):
         assert (waiting.status, waiting.final_video_url) == ("completed", None)
         approval = approve(client, waiting, pictures)
-        assert go_on(client, approval, pictures).how == "retried"
+        assert resume(client, approval, pictures).outcome == "retried"
         assert client.jobs.wait(waiting.job_id).final_video_url
-        assert go_on(client, approval, pictures).how == "already"
+        assert resume(client, approval, pictures).outcome == "already"
         assert (local.created, local.retried) == (1, 1)
 
 
@@ -147,6 +149,6 @@ class TestWhereTheServiceDoesNotCancelAPausedJob:
         return {"cancel_paused": "refused"}
 
     def test_the_outcome_says_that_it_still_holds_its_credits(self, client, local, pictures, waiting):
-        outcome = client.run(close_gate(client.caller, waiting.job_id, reason="rejected"))
+        outcome = cancel_job(World(client, KeyOnlyStore()), waiting.job_id)
         assert not outcome.confirmed
         assert outcome.job.status == "paused"

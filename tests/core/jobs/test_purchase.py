@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buying through the whole flow, against the emulator: one order, one job, whatever happens in between.
+"""Buying through the whole flow, against the emulator: one order, one job, after any event in between.
 
 The oracle is the emulator's journal, never what the client wrote down.
 """
 
 import itertools
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx
 import pytest
 
-from tests.core.local import Killed, Local, Stepper
+from tests.core.local import Attempts, Killed, Local, ledger_store
 from ugen_provider import (
     ConflictError,
     InsufficientCreditsError,
@@ -20,43 +21,28 @@ from ugen_provider import (
     RateLimitError,
     TransportError,
 )
-from ugen_provider.core.jobs.buying import BuyingPolicy
-from ugen_provider.core.jobs.cancelling import cancel, pause
-from ugen_provider.core.jobs.intent import FileIntentStore, MemoryIntentStore, NoIntentStore
-from ugen_provider.core.jobs.purchase import How, Order, obtain, purchase, waiting
-from ugen_provider.core.jobs.scope import product_scope, task_scope
+from ugen_provider.core.api.client import call_endpoint
+from ugen_provider.core.jobs.order import Order, PurchaseOutcome, product_key, task_key
+from ugen_provider.core.jobs.policy import PurchasePolicy
+from ugen_provider.core.jobs.sync.purchase import purchase_and_wait
+from ugen_provider.core.ledger.errors import AttemptSupersededError
+from ugen_provider.core.ledger.orders import LedgerOrderStore
+from ugen_provider.core.ledger.record import KeyOnlyStore
+from ugen_provider.core.ledger.store import Ledger
 from ugen_provider.emulator.settings import Settings, TenantSettings
 
 BODY = {"product_name": "Lamp", "product_image_url": "https://shop.example/lamp.jpg", "segment_count": 2}
-SCOPE = task_scope(dag_id="d", run_id="r", task_id="t")
+KEY = task_key(dag_id="d", run_id="r", task_id="t")
 
 
-def order(scope=SCOPE, body=BODY, **policy):
-    return Order(scope=scope, body=body, policy=BuyingPolicy(**policy))
+def order(key=KEY, body=BODY, **policy):
+    return Order(key=key, body=body, policy=PurchasePolicy(**policy))
 
 
-class Attempts:
-    """Successive attempts at one order, as an orchestrator's retries are: only the store is left between them."""
-
-    def __init__(self, client, store):
-        self.client, self.store = client, store
-
-    def buy(self, what=None):
-        return self.client.run(purchase(self.client.caller, what or order(), store=self.store))
-
-    def obtain(self, what=None, deadline=None, **more):
-        what = what or order()
-        wait = waiting(self.client.caller, what, interval=5, deadline=deadline)
-        return self.client.run(obtain(self.client.caller, what, store=self.store, wait=wait, **more))
-
-    def cancel(self, job_id, reason="kill", scope=None):
-        flow = cancel(self.client.caller, job_id, reason=reason, store=self.store, scope=scope or order().intent_scope)
-        return self.client.run(flow)
-
-
-@pytest.fixture(params=["memory", "file"])
-def store(request, tmp_path):
-    return MemoryIntentStore() if request.param == "memory" else FileIntentStore(tmp_path / "intents")
+@pytest.fixture
+def store(address):
+    with Ledger.init(address, allow_ephemeral=True) as ledger:
+        yield LedgerOrderStore(ledger)
 
 
 @pytest.fixture
@@ -65,30 +51,30 @@ def attempts(client, store):
 
 
 def test_one_order_is_bought_once_and_then_taken(attempts, local):
-    first = attempts.obtain()
-    again = attempts.obtain()
-    assert (first.how, again.how) == (How.SUBMITTED, How.TAKEN)
+    first = attempts.obtain(order())
+    again = attempts.obtain(order())
+    assert (first.outcome, again.outcome) == (PurchaseOutcome.CREATED, PurchaseOutcome.REUSED)
     assert first.job.job_id == again.job.job_id
-    assert "nothing was bought" in again.notes[0]
+    assert "nothing was bought" in again.warnings[0]
     assert local.created == 1
 
 
 def test_a_running_job_is_attached_to(attempts, local):
-    first = attempts.buy()
+    first = attempts.buy(order())
     local.world.advance(30)
-    again = attempts.buy()
-    assert again.how is How.ATTACHED
+    again = attempts.buy(order())
+    assert again.outcome is PurchaseOutcome.REATTACHED
     assert again.job.job_id == first.job.job_id
-    assert attempts.obtain().job.status == "completed"
+    assert attempts.obtain(order()).job.status == "completed"
     assert local.created == 1
 
 
-def test_a_changed_request_is_told_and_the_old_job_is_kept(attempts, local):
-    first = attempts.obtain()
+def test_a_changed_request_is_reported_and_the_old_job_is_kept(attempts, local):
+    first = attempts.obtain(order())
     again = attempts.obtain(order(body={**BODY, "segment_count": 3}))
     assert again.job.job_id == first.job.job_id
     assert again.request_changed
-    assert "regenerate" in again.notes[0]
+    assert "regenerate" in again.warnings[0]
     assert local.created == 1
 
 
@@ -99,7 +85,7 @@ def test_an_answer_that_was_lost_costs_nothing(attempts, local):
 
     local.transport.meddle = lose
     with pytest.raises(TransportError):
-        attempts.buy()
+        attempts.buy(order())
     local.transport.meddle = lambda _, answer: answer()
     assert attempts.obtain(order(body={**BODY, "segment_count": 3})).request_changed
     assert local.created == 1
@@ -113,88 +99,89 @@ def test_each_regenerate_value_buys_once(attempts, local):
 
 
 def test_regenerate_ends_a_live_job_first(attempts, local):
-    first = attempts.buy()
+    first = attempts.buy(order())
     second = attempts.buy(order(regenerate="again"))
     assert first.job.job_id != second.job.job_id
     statuses = {p.job_id: attempts.client.jobs.get(p.job_id).status for p in local.world.journal.purchases}
     assert statuses[first.job.job_id] == "cancelled"
-    assert second.intent.earlier == (first.job.job_id,)
+    assert second.record.earlier == (first.job.job_id,)
 
 
-def test_a_failure_is_mended_at_its_stage_twice_and_then_told(attempts, local):
+def test_a_failure_is_retried_twice_at_its_stage_then_reported(attempts, local):
     local.outcome(product_name="Lamp", fail_at="audio", times=None)
     for tries in range(3):
         with pytest.raises(JobFailedError) as caught:
-            attempts.obtain()
+            attempts.obtain(order())
         assert caught.value.retryable
         assert (local.created, local.retried) == (1, tries)
     with pytest.raises(PurchaseError, match="regenerate") as caught:
-        attempts.obtain()
+        attempts.obtain(order())
     assert caught.value.reason == "stage_retries_used_up"
     assert (local.created, local.retried) == (1, 2)
 
 
-def test_a_failure_that_a_stage_retry_mends(attempts, local):
+def test_a_failure_that_a_stage_retry_repairs(attempts, local):
     local.outcome(product_name="Lamp", fail_at="audio", times=1)
     with pytest.raises(JobFailedError):
-        attempts.obtain()
-    mended = attempts.obtain()
-    assert (mended.how, mended.job.status) == (How.STAGE_RETRIED, "completed")
+        attempts.obtain(order())
+    repaired = attempts.obtain(order())
+    assert (repaired.outcome, repaired.job.status) == (PurchaseOutcome.STAGE_RETRIED, "completed")
     assert (local.created, local.retried) == (1, 1)
 
 
-def test_moderation_is_never_bought_again_until_the_request_changes(attempts, local):
+def test_moderation_stays_final_until_the_request_changes(attempts, local):
     local.outcome(product_name="Lamp", fail_at="agents", kind="moderation", times=1)
     with pytest.raises(JobFailedError) as failed:
-        attempts.obtain()
+        attempts.obtain(order())
     assert not failed.value.retryable
     for _ in range(2):
         with pytest.raises(PurchaseError, match="change the request"):
-            attempts.obtain()
+            attempts.obtain(order())
     assert attempts.obtain(order(body={**BODY, "segment_count": 1})).job.status == "completed"
     assert (local.created, local.retried) == (2, 0)
 
 
 def test_a_definite_refusal_lets_the_request_change(attempts, local):
-    books = local.world.accounts.by_name["local"].books
+    books = local.world.accounts.by_name["local"].credits
     rich, books.balance = books.balance, 1
     for _ in range(2):
         with pytest.raises(InsufficientCreditsError):
-            attempts.buy()
+            attempts.buy(order())
     books.balance = rich
     cheaper = attempts.obtain(order(body={**BODY, "segment_count": 1}))
-    assert cheaper.intent.generation == 1
+    assert cheaper.record.purchase_number == 0  # the same key: nothing was bought under it
     assert not cheaper.request_changed
     assert local.created == 1
 
 
-def test_after_our_own_kill_the_next_generation_is_bought_at_once(attempts, local):
-    first = attempts.buy()
-    assert attempts.cancel(first.job.job_id).confirmed
-    second = attempts.obtain()
-    assert second.intent.generation == 1
+def test_after_our_own_kill_the_next_purchase_follows_at_once(attempts, local):
+    attempts.buy(order())
+    assert attempts.cancel(order()).confirmed
+    second = attempts.obtain(order())
+    assert second.record.purchase_number == 1
     assert second.job.status == "completed"
     assert local.created == 2
 
 
 @pytest.mark.parametrize("reason", ["rejected", "expired", "over_max_credits", "operator", "cli"])
 def test_a_deliberate_cancel_stays_one_until_regenerate(attempts, local, reason):
-    attempts.cancel(attempts.buy().job.job_id, reason=reason)
+    attempts.buy(order())
+    attempts.cancel(order(), reason=reason)
     with pytest.raises(PurchaseError, match=reason):
-        attempts.obtain()
+        attempts.obtain(order())
     assert attempts.obtain(order(regenerate="yes")).job.status == "completed"
     assert local.created == 2
 
 
-def test_somebody_elses_cancel_is_told(attempts, local):
-    attempts.client.jobs.cancel(attempts.buy().job.job_id)
-    with pytest.raises(PurchaseError, match="somebody cancelled"):
-        attempts.obtain()
+def test_another_users_cancel_is_reported(attempts, local):
+    attempts.client.jobs.cancel(attempts.buy(order()).job.job_id)
+    with pytest.raises(PurchaseError, match="another user cancelled"):
+        attempts.obtain(order())
     assert local.created == 1
 
 
-def test_a_cancel_that_could_not_be_sent_is_sent_by_whoever_comes_next(attempts, local):
-    first = attempts.buy()
+def test_an_unsent_cancel_is_sent_by_the_attempt_that_follows(attempts, local):
+    first = attempts.buy(order())
 
     def refuse(request, answer):
         if request.method == "DELETE":
@@ -203,118 +190,136 @@ def test_a_cancel_that_could_not_be_sent_is_sent_by_whoever_comes_next(attempts,
 
     local.transport.meddle = refuse
     with pytest.raises(TransportError):
-        attempts.cancel(first.job.job_id)
+        attempts.cancel(order())
     local.transport.meddle = lambda _, answer: answer()
-    second = attempts.obtain()
+    second = attempts.obtain(order())
     assert second.job.job_id != first.job.job_id
     assert attempts.client.jobs.get(first.job.job_id).status == "cancelled"
     assert local.created == 2
 
 
 def test_a_result_that_came_before_the_cancel_is_delivered(attempts, local):
-    first = attempts.buy()
+    attempts.buy(order())
     local.world.advance(10_000)
-    assert not attempts.cancel(first.job.job_id).confirmed
-    assert attempts.obtain().how is How.TAKEN
+    assert not attempts.cancel(order()).confirmed
+    assert attempts.obtain(order()).outcome is PurchaseOutcome.REUSED
     assert local.requests("DELETE") == 0
 
 
-def test_our_cancel_meets_an_attempt_that_had_attached(attempts, local):
-    job_id = attempts.buy().job.job_id
+def test_purchase_killed_while_it_waits_stops_and_the_next_buys(attempts, local):
+    job_id = attempts.buy(order()).job.job_id
 
     def meddle(request, answer):
         if request.method == "GET" and local.world.now() > start + 30 and local.created == 1:
             local.transport.meddle = lambda _, answer: answer()
-            attempts.cancel(job_id)
+            attempts.cancel(order())  # another process ends the attempt that waits; it lives for some seconds more
         return answer()
 
     start = local.world.now()
     local.transport.meddle = meddle
-    delivered = attempts.obtain()
+    with pytest.raises(PurchaseError) as caught:
+        attempts.obtain(order())
+    assert caught.value.reason == "attempt_ended"
+    assert local.created == 1
+    delivered = attempts.obtain(order())
     assert delivered.job.job_id != job_id
     assert delivered.job.status == "completed"
     assert local.created == 2
 
 
+def test_zombie_attempt_after_its_successor_was_killed_stops(attempts, local):
+    zombie = attempts.next(order())
+    attempts.buy(zombie)
+    successor = attempts.next(order())
+    attempts.buy(successor)
+    attempts.cancel(order())
+    with pytest.raises(AttemptSupersededError) as caught:
+        attempts.obtain(zombie)
+    assert caught.value.newest == successor.attempt
+    assert local.created == 1
+
+
 def test_a_pause_on_interrupt_is_resumed_by_the_next_attempt(attempts, local):
-    job_id = attempts.buy().job.job_id
+    job_id = attempts.buy(order()).job.job_id
     local.world.advance(10)
-    caller, scope = attempts.client.caller, order().intent_scope
-    attempts.client.run(pause(caller, job_id, store=attempts.store, scope=scope))
+    attempts.pause(order())
     local.world.advance(600)
     assert attempts.client.jobs.get(job_id).status == "paused"
-    delivered = attempts.obtain()
-    assert (delivered.how, delivered.job.job_id, delivered.job.status) == (How.RESUMED, job_id, "completed")
+    delivered = attempts.obtain(order())
+    assert (delivered.outcome, delivered.job.job_id, delivered.job.status) == (
+        PurchaseOutcome.RESUMED,
+        job_id,
+        "completed",
+    )
 
 
 def test_an_interrupt_never_hides_a_cancel(attempts, local):
-    job_id = attempts.buy().job.job_id
+    job_id = attempts.buy(order()).job.job_id
     local.world.advance(10)
-    attempts.cancel(job_id)
-    caller, scope = attempts.client.caller, order().intent_scope
-    attempts.client.run(pause(caller, job_id, store=attempts.store, scope=scope))
-    assert attempts.obtain().job.job_id != job_id
+    attempts.cancel(order())
+    attempts.pause(order())
+    assert attempts.obtain(order()).job.job_id != job_id
     assert local.created == 2
 
 
-def test_a_cancel_that_met_a_failed_job_does_not_hit_its_stage_retry(attempts, local):
+def test_a_cancel_of_a_failed_job_spares_its_stage_retry(attempts, local):
     local.outcome(product_name="Lamp", fail_at="audio", times=1)
     with pytest.raises(JobFailedError):
-        attempts.obtain()
-    job_id = attempts.buy().job.job_id
+        attempts.obtain(order())
+    job_id = attempts.buy(order()).job.job_id
     local.world.advance(3600)
     local.outcome(product_name="Lamp", fail_at="captions", times=1)
     failed = attempts.client.jobs.retry(job_id)
     local.world.advance(3600)
     assert attempts.client.jobs.get(failed.job_id).status == "failed"
-    attempts.cancel(job_id)
-    delivered = attempts.obtain()
+    attempts.cancel(order())
+    delivered = attempts.obtain(order())
     assert (delivered.job.job_id, delivered.job.status) == (job_id, "completed")
     assert local.requests("DELETE") == 0
 
 
-def test_somebody_elses_pause_is_waited_through_or_told(attempts, local):
-    job_id = attempts.buy().job.job_id
+def test_another_users_pause_is_waited_through_or_reported(attempts, local):
+    job_id = attempts.buy(order()).job.job_id
     local.world.advance(10)
     attempts.client.jobs.pause(job_id)
     local.world.advance(600)
     with pytest.raises(PurchaseError, match="resume"):
         attempts.obtain(order(on_paused="fail"))
     with pytest.raises(JobTimeoutError):
-        attempts.obtain(deadline=local.world.now() + 60)
+        attempts.obtain(order(), timeout=60)
     assert local.created == 1
 
 
-def test_a_job_that_stops_at_its_gate_is_handed_over_and_not_resumed(attempts, local):
+def test_a_job_stopped_at_its_gate_is_handed_over_paused(attempts, local):
     gated = order(body={**BODY, "stop_at_stage": "init"})
     first = attempts.obtain(gated)
     assert (first.job.status, first.job.current_stage) == ("paused", "init")
     again = attempts.obtain(gated)
-    assert again.how is How.AT_THE_GATE
+    assert again.outcome is PurchaseOutcome.AWAITING_APPROVAL
     assert local.requests("POST") == 1
 
 
-@pytest.mark.parametrize("spending", ["attach_only", "off"])
+@pytest.mark.parametrize("spending", ["reuse_only", "off"])
 def test_without_leave_to_spend_nothing_is_sent(attempts, local, spending):
     with pytest.raises(PurchaseError, match="spending"):
         attempts.obtain(order(spending=spending))
     assert local.requests("POST") == 0
 
 
-def test_attach_only_takes_and_waits_for_what_exists(attempts, local):
-    attempts.buy()
-    assert attempts.obtain(order(spending="attach_only")).job.status == "completed"
+def test_reuse_only_takes_and_waits_for_what_exists(attempts, local):
+    attempts.buy(order())
+    assert attempts.obtain(order(spending="reuse_only")).job.status == "completed"
     with pytest.raises(PurchaseError, match="off"):
         attempts.obtain(order(spending="off"))
 
 
-def test_attach_only_refuses_retry_resume_and_regenerate(attempts, local):
+def test_reuse_only_refuses_retry_resume_and_regenerate(attempts, local):
     local.outcome(product_name="Lamp", fail_at="audio")
     with pytest.raises(JobFailedError):
-        attempts.obtain()
+        attempts.obtain(order())
     for policy in ({}, {"regenerate": "x"}, {"on_earlier_failure": "resubmit"}):
-        with pytest.raises(PurchaseError, match="spending is attach_only"):
-            attempts.obtain(order(spending="attach_only", **policy))
+        with pytest.raises(PurchaseError, match="spending is reuse_only"):
+            attempts.obtain(order(spending="reuse_only", **policy))
     assert (local.created, local.retried) == (1, 0)
 
 
@@ -325,7 +330,7 @@ def test_more_than_max_credits_is_never_bought(attempts, local):
     assert attempts.obtain(order(max_credits=500)).job.status == "completed"
 
 
-def test_a_reservation_above_max_credits_is_cancelled_where_no_estimate_warned(attempts, local):
+def test_a_reservation_above_max_credits_is_cancelled(attempts, local):
     local.transport.meddle = lambda request, answer: (
         httpx.Response(404, json={}) if request.path.endswith("/estimate") else answer()
     )
@@ -338,35 +343,45 @@ def test_a_reservation_above_max_credits_is_cancelled_where_no_estimate_warned(a
     assert local.created == 1
 
 
-def test_another_account_is_told_and_buys_nothing(attempts, local):
-    first = attempts.buy()
-    attempts.store.write(replace(first.intent, job_id="550e8400-e29b-41d4-a716-446655440000"))
-    with pytest.raises(PurchaseError, match="another account"):
-        attempts.obtain()
+def test_an_unknown_job_is_awaited_ten_minutes_then_fails(attempts, local):
+    attempts.store.write(replace(attempts.buy(order()).record, job_id="550e8400-e29b-41d4-a716-446655440000"))
+    began = local.world.now()
+    for waited in (600, 0):
+        with pytest.raises(PurchaseError, match="another account") as caught:
+            attempts.obtain(order())
+        assert caught.value.reason == "job_not_found"
+        assert caught.value.retryable
+        assert local.world.now() - began == pytest.approx(waited, abs=30)
+        began = local.world.now()
     assert local.created == 1
 
 
-def test_an_intent_of_another_scope_counts_as_none(attempts, local):
-    first = attempts.buy()
-    other = task_scope(dag_id="d", run_id="r2", task_id="t")
-    attempts.store.write(replace(first.intent, scope=str(other)))
-    assert attempts.buy(order(scope=other)).job.job_id == first.job.job_id
-    attempts.buy(order(scope=task_scope(dag_id="d", run_id="r3", task_id="t")))
+def test_purchase_with_a_job_that_is_missing_once_reuses_it(attempts, local):
+    attempts.buy(order())
+    missing = [httpx.Response(404, json={"error": {"code": "NOT_FOUND", "message": "no such job"}})]
+    local.transport.meddle = lambda request, answer: missing.pop() if missing else answer()
+    assert attempts.obtain(order()).job.status == "completed"
+    assert local.created == 1
+
+
+def test_records_of_two_orders_are_apart(attempts, local):
+    attempts.buy(order())
+    attempts.buy(order(task_key(dag_id="d", run_id="r2", task_id="t")))
     assert local.created == 2
 
 
-def test_a_key_that_holds_another_request_is_found_or_told_never_bought_past(attempts, local):
-    key = SCOPE.key(0, fingerprint="")
-    attempts.client.run(attempts.client.caller.call(_create({**BODY, "segment_count": 9, "idempotency_key": key})))
-    found = attempts.buy()
+def test_a_key_with_another_request_is_never_bought_past(attempts, local):
+    key = KEY.idempotency_key(0, fingerprint="")
+    call_endpoint(attempts.client, _create({**BODY, "segment_count": 9, "idempotency_key": key}))
+    found = attempts.buy(order())
     assert found.job.idempotency_key == key
     assert local.created == 1
 
 
 def _create(body):
-    from ugen_provider.core.api import operations
+    from ugen_provider.core.api import endpoints
 
-    return operations.create_job(body)
+    return endpoints.create_job(body)
 
 
 def test_an_old_intent_is_looked_up_before_it_is_sent_again(attempts, local):
@@ -376,21 +391,21 @@ def test_an_old_intent_is_looked_up_before_it_is_sent_again(attempts, local):
 
     local.transport.meddle = lose
     with pytest.raises(TransportError):
-        attempts.buy()
+        attempts.buy(order())
     local.transport.meddle = lambda _, answer: answer()
     local.world.advance(48 * 3600)
-    assert attempts.obtain().job.status == "completed"
+    assert attempts.obtain(order()).job.status == "completed"
     assert local.created == 1
 
 
-def test_an_old_intent_that_cannot_be_decided_is_told(attempts, local):
+def test_an_old_intent_that_cannot_be_decided_is_reported(attempts, local):
     def lose(request, answer):
         answer()
         raise httpx.ReadTimeout("lost")
 
     local.transport.meddle = lose
     with pytest.raises(TransportError):
-        attempts.buy()
+        attempts.buy(order())
     local.world.advance(48 * 3600)
 
     def hide_keys(request, answer):
@@ -403,15 +418,15 @@ def test_an_old_intent_that_cannot_be_decided_is_told(attempts, local):
         return response
 
     local.transport.meddle = hide_keys
-    with pytest.raises(PurchaseError, match="regenerate") as caught:
-        attempts.buy()
+    with pytest.raises(PurchaseError, match="ledger settle") as caught:
+        attempts.buy(order())
     assert caught.value.reason == "undecidable"
     assert local.created == 1
 
 
 def test_a_product_that_changed_back_finds_its_old_video(attempts, local):
-    scope = product_scope(catalogue="shop", product_id="p1")
-    one, two = order(scope), order(scope, body={**BODY, "product_name": "Lamp II"})
+    key = product_key(catalogue="shop", product_id="p1")
+    one, two = order(key), order(key, body={**BODY, "product_name": "Lamp II"})
     jobs = [attempts.obtain(what).job.job_id for what in (one, two, one)]
     assert jobs[0] == jobs[2] != jobs[1]
     assert local.created == 2
@@ -424,7 +439,7 @@ class TestLimits:
 
     def test_a_full_account_is_waited_for_and_then_bought_from_once(self, attempts, local):
         attempts.client.jobs.create(_job())
-        waited = attempts.obtain()
+        waited = attempts.obtain(order())
         assert waited.job.status == "completed"
         assert local.created == 2
 
@@ -432,7 +447,7 @@ class TestLimits:
         local.outcome(product_name="First", slow=1000)
         attempts.client.jobs.create(_job())
         with pytest.raises(RateLimitError):
-            attempts.obtain(slot_timeout=600)
+            attempts.obtain(order(), queue_timeout=600)
         assert local.created == 1
 
 
@@ -448,37 +463,37 @@ def _job():
 class TestWithoutAStore:
     @pytest.fixture
     def store(self):
-        return NoIntentStore()
+        return KeyOnlyStore()
 
     def test_the_key_finds_the_job_again(self, attempts, local):
-        assert attempts.obtain().job.job_id == attempts.obtain().job.job_id
+        assert attempts.obtain(order()).job.job_id == attempts.obtain(order()).job.job_id
         assert local.created == 1
 
     def test_a_cancelled_generation_is_stepped_over(self, attempts, local):
-        attempts.client.jobs.cancel(attempts.buy().job.job_id)
-        assert attempts.obtain().job.status == "completed"
-        assert attempts.obtain().job.status == "completed"
+        attempts.client.jobs.cancel(attempts.buy(order()).job.job_id)
+        assert attempts.obtain(order()).job.status == "completed"
+        assert attempts.obtain(order()).job.status == "completed"
         assert local.created == 2
 
     def test_stage_retries_are_counted_by_transactions(self, attempts, local):
         local.outcome(product_name="Lamp", fail_at="audio", times=None)
         for _ in range(3):
             with pytest.raises(JobFailedError):
-                attempts.obtain()
+                attempts.obtain(order())
         with pytest.raises(PurchaseError, match="stage retries"):
-            attempts.obtain()
+            attempts.obtain(order())
         assert (local.created, local.retried) == (1, 2)
 
     def test_generations_end_somewhere(self, attempts, local):
         for _ in range(5):
-            attempts.client.jobs.cancel(attempts.buy().job.job_id)
+            attempts.client.jobs.cancel(attempts.buy(order()).job.job_id)
         with pytest.raises(PurchaseError, match="regenerate"):
-            attempts.buy()
+            attempts.buy(order())
         assert attempts.obtain(order(regenerate="on purpose")).job.status == "completed"
         assert local.created == 6
 
-    def test_a_changed_request_under_the_same_key_is_found_or_told(self, attempts, local):
-        attempts.obtain()
+    def test_a_changed_request_under_the_same_key_is_never_hidden(self, attempts, local):
+        attempts.obtain(order())
         assert attempts.obtain(order(body={**BODY, "segment_count": 3})).job.status == "completed"
         assert local.created == 1
 
@@ -486,20 +501,15 @@ class TestWithoutAStore:
 # The end of the world at every point.
 
 
-def _points(make_local, what, prepare):
-    """How many contacts with the world one undisturbed attempt has."""
+def _points(make_local, what, prepare, folder):
+    """How many contacts with the outside one undisturbed attempt has."""
     local = make_local()
     with local.client() as client:
-        attempts = Attempts(client, MemoryIntentStore())
+        attempts = Attempts(client, ledger_store(folder))
         prepare(local, attempts)
-        stepper = Stepper(client)
-        stepper.run(_whole(attempts, what))
-        return len(stepper.points)
-
-
-def _whole(attempts, what):
-    wait = waiting(attempts.client.caller, what, interval=5)
-    return obtain(attempts.client.caller, what, store=attempts.store, wait=wait)
+        world = attempts.world()
+        purchase_and_wait(world, attempts.next(what), interval=5)
+        return len(world.points)
 
 
 def _fresh():
@@ -513,15 +523,16 @@ def _nothing(local, attempts):
 def _failed_before(local, attempts):
     local.outcome(product_name="Lamp", fail_at="audio", times=1)
     with pytest.raises(JobFailedError):
-        attempts.obtain()
+        attempts.obtain(order())
 
 
 def _killed_before(local, attempts):
-    attempts.cancel(attempts.buy().job.job_id)
+    attempts.buy(order())
+    attempts.cancel(order())
 
 
 def _cancel_not_sent(local, attempts):
-    job_id = attempts.buy().job.job_id
+    attempts.buy(order())
 
     def refuse(request, answer):
         if request.method == "DELETE":
@@ -530,15 +541,14 @@ def _cancel_not_sent(local, attempts):
 
     local.transport.meddle = refuse
     with pytest.raises(TransportError):
-        attempts.cancel(job_id)
+        attempts.cancel(order())
     local.transport.meddle = lambda _, answer: answer()
 
 
 def _paused_before(local, attempts):
-    job_id = attempts.buy().job.job_id
+    attempts.buy(order())
     local.world.advance(10)
-    scope = order().intent_scope
-    attempts.client.run(pause(attempts.client.caller, job_id, store=attempts.store, scope=scope))
+    attempts.pause(order())
     local.world.advance(600)
 
 
@@ -550,45 +560,45 @@ WORLDS = {
     "killed before": (_killed_before, order(), 2, 0),
     "cancel not sent before": (_cancel_not_sent, order(), 2, 0),
     "paused before": (_paused_before, order(), 1, 0),
-    "regenerated while it runs": (lambda local, attempts: attempts.buy(), order(regenerate="v"), 2, 0),
+    "regenerated while it runs": (lambda local, attempts: attempts.buy(order()), order(regenerate="v"), 2, 0),
     "within a budget": (_nothing, order(max_credits=500), 1, 0),
 }
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_process_that_ends_at_any_point_costs_nothing_further(world, after):
+def test_purchase_killed_at_any_contact_costs_nothing_more(world, after, tmp_path):
     prepare, what, created, retried = WORLDS[world]
-    total = _points(_fresh, what, prepare)
+    total = _points(_fresh, what, prepare, tmp_path / "undisturbed")
     assert total >= 4
-    # Waiting repeats itself: the points of buying and the first looks stand for the rest.
-    for kill_at in range(1, min(total, 40) + 1):
+    for kill_at in range(1, total + 1):
         local = _fresh()
         with local.client() as client:
-            attempts = Attempts(client, MemoryIntentStore())
+            attempts = Attempts(client, ledger_store(tmp_path / str(kill_at)))
             prepare(local, attempts)
             with pytest.raises(Killed):
-                Stepper(client).run(_whole(attempts, what), kill_at=kill_at, after=after)
-            delivered = client.run(_whole(attempts, what))
+                attempts.obtain(what, kill_at=kill_at, after=after)
+            delivered = attempts.obtain(what)
             assert delivered.job.status == "completed", kill_at
             assert (local.created, local.retried) == (created, retried), kill_at
             active = [job for job in client.jobs.list() if not job.ended]
             assert active == [], kill_at
 
 
-def test_two_kills_in_a_row_at_all_pairs_of_the_first_points():
-    for first, second in itertools.product(range(1, 9), repeat=2):
+def test_purchase_killed_twice_costs_nothing_more(tmp_path):
+    total = _points(_fresh, order(), _nothing, tmp_path / "undisturbed")
+    for first, second in itertools.product(range(1, total + 1), repeat=2):
         local = _fresh()
         with local.client() as client:
-            attempts = Attempts(client, MemoryIntentStore())
+            attempts = Attempts(client, ledger_store(tmp_path / f"{first}-{second}"))
             for kill_at in (first, second):
-                with pytest.raises(Killed):
-                    Stepper(client).run(_whole(attempts, order()), kill_at=kill_at, after=kill_at % 2 == 0)
-            assert client.run(_whole(attempts, order())).job.status == "completed"
+                with suppress(Killed):  # the second attempt may have fewer contacts
+                    attempts.obtain(order(), kill_at=kill_at, after=kill_at % 2 == 0)
+            assert attempts.obtain(order()).job.status == "completed"
             assert local.created == 1
 
 
-def test_a_conflict_on_resume_is_told(attempts, local):
-    job_id = attempts.buy().job.job_id
+def test_a_conflict_on_resume_is_reported(attempts, local):
+    job_id = attempts.buy(order()).job.job_id
     with pytest.raises(ConflictError):
         attempts.client.jobs.resume(job_id)

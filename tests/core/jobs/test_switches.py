@@ -2,7 +2,7 @@
 """The money protocol under every other reading of the documentation.
 
 Each switch of the emulator is flipped alone, and then in three seeded mixes: client and emulator must not agree only
-because the same people wrote both. Whatever the service turns out to be, nothing is paid twice and nothing is lost;
+because the same people wrote both. Under every reading of the service, nothing is paid twice and nothing is lost;
 where a reading takes something away that the protocol needs, it says so instead of guessing.
 """
 
@@ -12,11 +12,9 @@ import typing
 import httpx
 import pytest
 
-from tests.core.jobs.test_purchase import Attempts, order
-from tests.core.local import Local
+from tests.core.jobs.test_purchase import order
+from tests.core.local import Attempts, Local, ledger_store
 from ugen_provider import APIError, JobFailedError, PurchaseError, TransportError, UGenError
-from ugen_provider.core.jobs.cancelling import pause
-from ugen_provider.core.jobs.intent import MemoryIntentStore
 from ugen_provider.emulator.settings import Settings
 from ugen_provider.emulator.world.readings import Readings
 
@@ -60,9 +58,9 @@ def local(world):
 
 
 @pytest.fixture
-def attempts(local, world):
+def attempts(local, world, tmp_path):
     with local.client(video_model="kling3_std" if world.get("models") == "kling_only" else None) as client:
-        yield Attempts(client, MemoryIntentStore())
+        yield Attempts(client, ledger_store(tmp_path))
 
 
 def what(attempts, **policy):
@@ -84,7 +82,7 @@ def lose_the_answer_of(local, path):
 
 
 def conserved(local):
-    books = local.world.accounts.by_name["local"].books
+    books = local.world.accounts.by_name["local"].credits
     assert books.reserved >= 0
     assert books.available == books.balance - books.reserved
 
@@ -105,7 +103,7 @@ def test_a_lost_answer_to_create_costs_nothing(attempts, local):
     assert local.created == 1
 
 
-def test_an_attempt_that_died_before_it_knew_the_job_costs_nothing(attempts, local):
+def test_an_attempt_killed_before_it_knew_its_job_costs_nothing(attempts, local):
     def lose(request, answer):
         response = answer()
         if request.method == "POST":
@@ -121,7 +119,7 @@ def test_an_attempt_that_died_before_it_knew_the_job_costs_nothing(attempts, loc
     assert local.created == 1
 
 
-def test_a_failure_is_mended_at_its_stage(attempts, local):
+def test_a_failure_is_repaired_at_its_stage(attempts, local):
     local.outcome(product_name="Lamp", fail_at="audio", times=1)
     with pytest.raises(JobFailedError):
         attempts.obtain(what(attempts))
@@ -140,9 +138,9 @@ def test_a_lost_answer_to_retry_reserves_once(attempts, local):
 
 
 def test_after_our_kill_the_next_generation_is_bought_once(attempts, local):
-    first = attempts.buy(what(attempts))
+    attempts.buy(what(attempts))
     local.world.advance(20)
-    outcome = attempts.cancel(first.job.job_id)
+    outcome = attempts.cancel(what(attempts))
     assert outcome.confirmed
     assert attempts.obtain(what(attempts)).job.final_video_url
     assert attempts.obtain(what(attempts)).job.final_video_url
@@ -153,8 +151,7 @@ def test_after_our_kill_the_next_generation_is_bought_once(attempts, local):
 def test_a_pause_on_interrupt_is_resumed(attempts, local):
     job_id = attempts.buy(what(attempts)).job.job_id
     local.world.advance(20)
-    scope = what(attempts).intent_scope
-    attempts.client.run(pause(attempts.client.caller, job_id, store=attempts.store, scope=scope))
+    attempts.pause(what(attempts))
     local.world.advance(600)
     delivered = attempts.obtain(what(attempts))
     assert delivered.job.job_id == job_id
@@ -182,11 +179,11 @@ def test_a_gate_holds_and_is_not_mistaken(attempts, local, world):
     assert local.created == 1
 
 
-def test_an_unknown_job_is_told_or_left_but_never_bought_again(attempts, local):
+def test_an_unknown_job_is_reported_or_left_never_bought_again(attempts, local):
     from dataclasses import replace
 
     first = attempts.buy(what(attempts))
-    attempts.store.write(replace(first.intent, job_id="550e8400-e29b-41d4-a716-446655440000"))
+    attempts.store.write(replace(first.record, job_id="550e8400-e29b-41d4-a716-446655440000"))
     with pytest.raises((PurchaseError, APIError)):
         attempts.obtain(what(attempts))
     assert local.created == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many wait as cheaply as one, and nobody is told anything that is not so."""
+"""Many wait as cheaply as one, and no waiter gets a wrong report."""
 
 import asyncio
 from collections import Counter
@@ -12,12 +12,12 @@ from tests.core.local import Local
 from ugen_provider import AuthenticationError, CreateJob, JobTimeoutError, NotFoundError
 from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.core.api.config import resolve
-from ugen_provider.core.api.polling import Goal, Reason, Seen
-from ugen_provider.core.jobs.intent import MemoryIntentStore
-from ugen_provider.core.jobs.order import Order
-from ugen_provider.core.jobs.purchase import purchase
-from ugen_provider.core.jobs.scope import Scope
-from ugen_provider.core.jobs.watcher import JobWatcher, shared_watcher, watching
+from ugen_provider.core.api.polling import EarlierState, Goal, Reason
+from ugen_provider.core.jobs.order import Order, name_key
+from ugen_provider.core.jobs.purchase import purchase, wait_for_purchase
+from ugen_provider.core.jobs.watcher import JobWatcher, WatchedWorld, shared_watcher
+from ugen_provider.core.jobs.world import AsyncWorld
+from ugen_provider.core.ledger.record import KeyOnlyStore
 from ugen_provider.emulator.settings import LOCAL_KEY, Pace, Settings
 from ugen_provider.emulator.world.readings import Readings
 
@@ -39,7 +39,7 @@ def buy(local, count, name="Lamp"):
 
 
 def watch(local, job_ids, **more):
-    """Wait for all; outcomes or errors by job id, and the looks that it cost."""
+    """Wait for all; outcomes or errors by job id, and the polls that it cost."""
     before = local.requests("GET")
 
     async def run():
@@ -91,7 +91,7 @@ def test_it_never_costs_more_than_one_get_per_job_and_interval(readings, count):
     assert requests <= 1.05 * count * (rounds + 1) + 1
 
 
-def test_foreign_jobs_in_the_account_do_not_make_it_dear():
+def test_foreign_jobs_in_the_account_do_not_make_it_expensive():
     local = make()
     local.outcome(product_name="Foreign", slow=1000, times=None)
     buy(local, 3500, name="Foreign")
@@ -101,7 +101,7 @@ def test_foreign_jobs_in_the_account_do_not_make_it_dear():
     assert requests <= 1.05 * 30 * (rounds + 1) + 1
 
 
-def test_each_end_is_told_as_what_it_is():
+def test_each_end_is_reported_with_its_kind():
     local = make()
     local.outcome(product_name="Fails", fail_at="audio")
     ids = buy(local, 1) + buy(local, 1, name="Fails") + buy(local, 1, name="Cancelled")
@@ -113,7 +113,7 @@ def test_each_end_is_told_as_what_it_is():
     assert isinstance(unknown, NotFoundError)
 
 
-def test_a_deadline_is_told_after_a_last_look_and_leaves_the_job():
+def test_a_deadline_is_reported_after_a_last_poll():
     local = make()
     local.outcome(product_name="Slow", slow=100, times=None)
     (done,) = buy(local, 1)
@@ -133,7 +133,7 @@ def test_a_stage_and_a_stop_can_be_waited_for():
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_an_unexpected_pause_is_told_at_once_or_waited_through(count):
+def test_an_unexpected_pause_is_reported_or_waited_through(count):
     local = make()
     ids = buy(local, count)
     local.world.advance(10)
@@ -153,14 +153,14 @@ def test_after_a_retry_the_old_state_does_not_count(count):
     ids = buy(local, count)
     local.world.advance(300)
     with local.client() as client:
-        seen = Seen.of(client.jobs.get(ids[0]))
+        seen = EarlierState.of(client.jobs.get(ids[0]))
         for job_id in ids:
             client.jobs.retry(job_id)
     results, _, _ = watch(local, ids[:1], stale=seen)
     assert results[ids[0]].job.status == "completed"
 
 
-def test_passing_errors_are_borne_and_a_round_never_repeats_itself():
+def test_temporary_errors_are_survived_without_repeated_rounds():
     local = make()
     ids = buy(local, 100)
     fails_until = local.world.now() + 200
@@ -173,7 +173,7 @@ def test_passing_errors_are_borne_and_a_round_never_repeats_itself():
     assert {outcome.job.status for outcome in results.values()} == {"completed"}
 
 
-def test_a_refused_key_is_borne_for_fifteen_minutes_and_then_told():
+def test_a_refused_key_is_survived_fifteen_minutes_then_raised():
     local = make()
     ids = buy(local, 2)
     local.transport.meddle = lambda _, __: httpx.Response(401, json={"error": {"message": "revoked"}})
@@ -199,12 +199,12 @@ def test_a_rotated_key_is_read_again_under_the_waiters():
     assert {outcome.job.status for outcome in anyio.run(run)} == {"completed"}
 
 
-def test_a_waiter_that_is_cancelled_leaves_nothing_and_without_waiters_nothing_is_sent():
+def test_a_cancelled_waiter_leaves_nothing_and_polling_ends():
     local = make()
     ids = buy(local, 3)
 
     class Pausing(SystemClock):
-        """Time stands still, and it is told that somebody waits for it to go on."""
+        """A stopped clock that records that a caller waits for it."""
 
         def __init__(self):
             self.reached = asyncio.Event()
@@ -234,7 +234,7 @@ def test_a_waiter_that_is_cancelled_leaves_nothing_and_without_waiters_nothing_i
     assert local.requests() > before
 
 
-def test_two_who_wait_for_one_job_are_both_told_for_the_price_of_one():
+def test_two_waiters_for_one_job_share_one_request():
     local = make()
     (job_id,) = buy(local, 1)
     _, requests, _ = watch(local, [job_id])
@@ -248,12 +248,12 @@ def test_two_who_wait_for_one_job_are_both_told_for_the_price_of_one():
 
     before = local.requests("GET")
     assert len(anyio.run(run)) == 50
-    # The jitter of the intervals moves the number of looks by one.
+    # The jitter of the intervals moves the number of polls by one.
     assert local.requests("GET") - before <= requests + 1
 
 
 def test_what_a_list_says_of_an_end_is_read_from_the_job_itself():
-    """A list may lack what `GET /jobs/{jobId}` tells; what such a GET told is not read again."""
+    """A list may lack fields of `GET /jobs/{jobId}`; a field from such a GET is not read again."""
     local = make()
 
     async def run():
@@ -262,24 +262,24 @@ def test_what_a_list_says_of_an_end_is_read_from_the_job_itself():
 
             async def own(number):
                 body = {"product_name": "Lamp", "product_image_url": "https://s.example/l.jpg", "segment_count": 1}
-                order = Order(scope=Scope("", "name", (str(number),)), body=body)
-                bought = await client.run(purchase(client.caller, order, store=MemoryIntentStore()))
-                return order, bought
+                order = Order(key=name_key(str(number)), body=body)
+                return order, await purchase(AsyncWorld(client, KeyOnlyStore()), order)
 
             ours = [await own(number) for number in range(300)]
             local.world.advance(300)
-            waits = [client.run(watching(watcher, order)(bought)) for order, bought in ours]
+            world = WatchedWorld(watcher, KeyOnlyStore())
+            waits = [wait_for_purchase(world, order, bought, interval=10, deadline=None) for order, bought in ours]
             return await asyncio.gather(*waits)
 
     outcomes = anyio.run(run)
     asked = local.world.journal.find_requests(method="GET")
     assert any("status=completed" in request.query for request in asked)
-    looks = Counter(request.path.rpartition("/")[2] for request in asked)
-    assert {looks[outcome.job.job_id] for outcome in outcomes} == {1}
+    polls = Counter(request.path.rpartition("/")[2] for request in asked)
+    assert {polls[outcome.job.job_id] for outcome in outcomes} == {1}
     assert not any(outcome.listed for outcome in outcomes)
 
 
-def test_everybody_in_a_loop_shares_one_watcher_per_account_and_the_last_one_closes_it():
+def test_one_watcher_per_account_is_closed_by_its_last_user():
     reads = []
 
     async def read_config():

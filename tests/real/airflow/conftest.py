@@ -8,8 +8,8 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ugen_provider.cli.demo.airflow_processes import RealAirflow
-from ugen_provider.cli.demo.parts import demo_parts
-from ugen_provider.cli.demo.processes import WaitTimeoutError, wait_until
+from tests.databases import empty_database, postgres_url
+from ugen_provider.cli.demo.airflow import PASSWORD, USER, RealAirflow
+from ugen_provider.cli.demo.processes import Processes, WaitTimeoutError, free_ports, python_module, wait_until
+from ugen_provider.cli.demo.sides import demo_parts
+from ugen_provider.core.ledger.store import Ledger
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
 
@@ -27,6 +29,10 @@ DAGS = Path(__file__).parent / "dags"
 EXAMPLES = demo_parts().dag.parent
 PATIENCE = 150.0
 LINEAGE = "lineage.jsonl"
+LEDGERS = {"sqlite": "ugen_ledger", "postgresql": "ugen_ledger_postgresql"}
+"""The connection of the ledger on each kind of database."""
+WITH_LEDGER = {"sqlite": "ugen_with_ledger", "postgresql": "ugen_with_ledger_postgresql"}
+"""The connection to U-Gen that names this ledger."""
 WEBHOOK_SECRET = "whsec_local_0123456789"
 _runs = itertools.count()
 
@@ -37,10 +43,12 @@ class Stage:
 
     airflow: RealAirflow
     ugen: EmulatorServer
+    ledgers: dict[str, str]
+    """The addresses of the ledgers by their kind of database; PostgreSQL where one answers."""
 
     @property
     def lineage(self) -> Path:
-        """What OpenLineage was told, an event a line."""
+        """Return the events that OpenLineage got, one a line."""
         return self.airflow.home / LINEAGE
 
     @property
@@ -73,6 +81,20 @@ class Stage:
             )
             before = self._scheduler_heartbeat()
 
+    def until_scheduler_continues(self) -> None:
+        """Wait for a turn of the scheduler; one that ended is started again, as a supervisor does.
+
+        Airflow's own scheduler ends with `ObjectDeletedError` where a run is deleted while it works on it.
+        """
+        before = self._scheduler_heartbeat()
+
+        def continues() -> bool:
+            return not self.start_what_ended() and bool(self._scheduler_heartbeat() != before)
+
+        for _ in range(2):
+            wait_until(continues, what="a heartbeat of the scheduler", timeout=PATIENCE, interval=0.1)
+            before = self._scheduler_heartbeat()
+
     def _scheduler_heartbeat(self) -> Any:
         said = httpx.get(f"{self.airflow.url}/api/v2/monitor/health").json()
         return said["scheduler"]["latest_scheduler_heartbeat"]
@@ -103,7 +125,7 @@ class Stage:
 
 @dataclass
 class Run:
-    """One DAG run, whose product has a name of its own, so that the journal tells whose jobs are whose."""
+    """One DAG run, whose product has a name of its own, so that the journal shows the owner of each job."""
 
     stage: Stage
     dag_id: str
@@ -122,7 +144,7 @@ class Run:
     def until(
         self, state: str | tuple[str, ...], *, attempt: int | None = None, task_id: str = "job"
     ) -> dict[str, Any]:
-        """Wait until the task is in a state, the emulator's clock standing still."""
+        """Wait until the task is in a state, while the emulator's clock does not move."""
         wanted = (state,) if isinstance(state, str) else state
 
         def there() -> bool:
@@ -145,7 +167,7 @@ class Run:
             return [entry.job_id for entry in world.journal.find_purchases(kind="create", product_name=self.product)]
 
     def statuses(self) -> list[str]:
-        """What the service says of them now: `active`, or how they ended."""
+        """Return what the service says of them now: `active`, or how they ended."""
         from ugen_provider import UGenClient
 
         with UGenClient(api_key=LOCAL_KEY, base_url=self.stage.ugen.base_url) as client:
@@ -161,7 +183,7 @@ class Run:
         self.wait(lambda: self.statuses() == list(statuses), what=f"the jobs of {self.product} being {statuses}")
 
     def finish(self, task_id: str = "job") -> dict[str, Any]:
-        """Let the emulator's clock go on until the task is over."""
+        """Move the emulator's clock until the task is over."""
 
         def over() -> bool:
             self.stage.desk.advance(30.0)
@@ -194,23 +216,81 @@ class Run:
 
 @pytest.fixture(scope="session")
 def ugen() -> Iterator[EmulatorServer]:
-    # From today on, since an event trigger tells only of what ended lately, by the machine's clock.
+    # From today on, since an event trigger reports only recently ended jobs, by the machine's clock.
     with EmulatorServer(Settings(speed=0, admin=True, start=time.time())) as server:
         yield server
 
 
 @contextmanager
 def real_stage(
-    home: Path, dags: Path, ugen: EmulatorServer, *, files: Iterable[Path], key: str = LOCAL_KEY, **env: str
+    home: Path,
+    dags: Path,
+    ugen: EmulatorServer,
+    *,
+    files: Iterable[Path],
+    key: str = LOCAL_KEY,
+    passwords: Mapping[str, str] | None = None,
+    **env: str,
 ) -> Iterator[Stage]:
-    """A real Airflow with some DAG files, and the connection to a U-Gen."""
+    """A real Airflow with some DAG files, and the connections to a U-Gen: without a ledger, and one for each ledger."""
     for source in files:
         shutil.copy(source, dags)
-    airflow = RealAirflow(home, dags=dags, env={"UGEN_TEST_OUTPUT": str(home / "output")} | env, parallelism=4)
-    with airflow:
+    with ExitStack() as stack:
+        ledgers = {"sqlite": str(home / "ugen-ledger.db")}
+        server = postgres_url()
+        if server is not None:
+            ledgers["postgresql"] = stack.enter_context(empty_database(server))
+            env[f"AIRFLOW_CONN_{LEDGERS['postgresql'].upper()}"] = (
+                "postgres://" + ledgers["postgresql"].partition("://")[2]
+            )
+        for address in ledgers.values():
+            Ledger.init(address, allow_ephemeral=True).close()
+        airflow = RealAirflow(home, dags=dags, env={"UGEN_TEST_OUTPUT": str(home / "output")} | env, parallelism=4)
+        (home / "passwords.json").write_text(json.dumps({USER: PASSWORD, **(passwords or {})}))
+        stack.enter_context(airflow)
         extra = {"base_url": ugen.base_url, "webhook_secret": WEBHOOK_SECRET}
         airflow.api.set_connection("ugen_default", conn_type="ugen", password=key, extra=extra)
-        yield Stage(airflow, ugen)
+        airflow.api.set_connection(LEDGERS["sqlite"], conn_type="sqlite", host=ledgers["sqlite"])
+        for kind in ledgers:
+            airflow.api.set_connection(
+                WITH_LEDGER[kind], conn_type="ugen", password=key, extra={**extra, "ledger_conn_id": LEDGERS[kind]}
+            )
+        yield Stage(airflow, ugen, ledgers)
+
+
+@contextmanager
+def api_server_beside(
+    stage: Stage, path: str = "", *, without: Iterable[str] = ()
+) -> Iterator[tuple[httpx.Client, Path]]:
+    """Start another API server on the same database; yields a client that is logged in as the admin, and the log.
+
+    Args:
+        stage: The Airflow.
+        path: The prefix under which it is reached.
+        without: Environment variables of the other processes that it does not have.
+    """
+    port = free_ports(1)[0]
+    url = f"http://127.0.0.1:{port}{path}"
+    env = {name: value for name, value in stage.airflow.env.items() if name not in set(without)}
+    env |= {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": url}
+    processes = Processes()
+    log = stage.airflow.home / "process-logs" / f"api-server-{port}.log"
+    processes.start("airflow api-server", python_module("airflow", "api-server"), env=env, log=log, cwd=log.parent)
+    try:
+        with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+
+            def answers() -> bool:
+                try:
+                    return client.get("/api/v2/version").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(answers, what=f"an API server at {url}", timeout=PATIENCE, watch=[processes])
+            answer = client.post("/auth/token", json={"username": USER, "password": PASSWORD})
+            client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            yield client, log
+    finally:
+        processes.stop()
 
 
 @pytest.fixture(scope="session")
@@ -234,7 +314,7 @@ def _steady_clock(ugen: EmulatorServer) -> None:
     world = ugen.emulator
     with world.lock:
         world.faults.rules.clear()
-        world.desk.outcomes.clear()
+        world.jobs.outcomes.clear()
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import sqlalchemy as sa
 
 if TYPE_CHECKING:
     from tests.real.airflow.conftest import Run, Stage
@@ -34,10 +36,10 @@ def test_marked_failed_cancels_and_the_next_attempt_buys_at_once(stage: Stage) -
     run.until("deferred", attempt=2)
     assert run.statuses() == ["cancelled", "active"]
     assert run.finish()["state"] == "success"
-    assert (run.result()["generation"], run.bought()) == (1, 2)
+    assert (run.result()["purchase_number"], run.bought()) == (1, 2)
 
 
-def test_marked_failed_before_any_triggerer_loaded_it_cancels_all_the_same(stage: Stage, triggerer_back: None) -> None:
+def test_marked_failed_before_the_triggerer_loads_it_cancels(stage: Stage, triggerer_back: None) -> None:
     stage.kill_part("triggerer")
     run = stage.start("deferred_job")
     run.until("deferred")
@@ -72,25 +74,25 @@ def test_the_run_deleted_cancels(stage: Stage) -> None:
     run.until_status("cancelled")
 
 
-def test_the_run_timed_out_cancels_and_the_next_attempt_buys_at_once(stage: Stage) -> None:
+def test_a_run_timeout_cancels_and_the_next_attempt_buys(stage: Stage) -> None:
     run = deferred(stage, "short_run")
     run.until_status("cancelled")
     assert run.task()["state"] in {"failed", "skipped"}
     run.clear()
     run.until("deferred", attempt=2)
     assert run.finish()["state"] == "success"
-    assert (run.result()["generation"], run.bought()) == (1, 2)
+    assert (run.result()["purchase_number"], run.bought()) == (1, 2)
 
 
 @pytest.mark.torture
-def test_cleared_while_deferred_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
+def test_cleared_while_deferred_leaves_and_next_try_reattaches(stage: Stage) -> None:
     run = deferred(stage)
     run.clear()
     run.until("deferred", attempt=2)
-    run.wait(lambda: "is left" in run.log(), what="the old trigger having looked")
+    run.wait(lambda: "keeps running" in run.log(), what="the old trigger having looked")
     assert run.statuses() == ["active"]
     assert run.finish()["state"] == "success"
-    assert (run.result()["how"], run.bought()) == ("attached", 1)
+    assert (run.result()["outcome"], run.bought()) == ("reattached", 1)
 
 
 @pytest.mark.torture
@@ -111,11 +113,11 @@ def test_a_cleared_finished_task_takes_what_it_bought(stage: Stage) -> None:
     assert run.finish()["state"] == "success"
     run.clear()
     run.until("success", attempt=2)
-    assert (run.result()["how"], run.bought()) == ("taken", 1)
+    assert (run.result()["outcome"], run.bought()) == ("reused", 1)
 
 
 @pytest.mark.torture
-def test_of_two_mapped_instances_with_one_scope_key_neither_cancels_and_both_deliver(stage: Stage) -> None:
+def test_two_instances_with_one_scope_key_deliver_uncancelled(stage: Stage) -> None:
     run = stage.start("shared_job")
 
     def both() -> list[str]:
@@ -125,7 +127,7 @@ def test_of_two_mapped_instances_with_one_scope_key_neither_cancels_and_both_del
     run.wait(lambda: run.log().count("starting") >= 2, what="both triggers being loaded")
     assert run.bought() == 1
     stage.api.mark_task(run.dag_id, run_id=run.run_id, task_id="job", state="failed", map_index=0)
-    run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
+    run.wait(lambda: "keeps running" in run.log(), what="on_kill having looked")
     assert run.statuses() == ["active"]
     stage.until_scheduler_has_seen()
     stage.api.clear_task(run.dag_id, run_id=run.run_id, task_id="job")
@@ -141,7 +143,7 @@ def test_of_two_mapped_instances_with_one_scope_key_neither_cancels_and_both_del
 
 @pytest.mark.torture
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
-def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
+def test_a_lost_triggerer_leaves_and_the_next_one_continues(
     stage: Stage, triggerer_back: None, how: signal.Signals
 ) -> None:
     run = deferred(stage)
@@ -154,7 +156,7 @@ def test_a_lost_triggerer_leaves_and_the_next_one_goes_on(
 
 @pytest.mark.torture
 def test_triggers_given_to_another_triggerer_leave(stage: Stage) -> None:
-    """A triggerer whose heartbeat lapsed finds its triggers with another, and is told to cancel them all (#73454)."""
+    """A triggerer whose heartbeat lapsed finds its triggers with another, and must cancel them all (#73454)."""
     run = deferred(stage)
     with sqlite3.connect(stage.airflow.database, timeout=30) as database:
         mine = database.execute("SELECT max(id) FROM job WHERE job_type = 'TriggererJob'").fetchone()[0]
@@ -166,7 +168,7 @@ def test_triggers_given_to_another_triggerer_leave(stage: Stage) -> None:
         )
         other = database.execute("SELECT max(id) FROM job").fetchone()[0]
         database.execute("UPDATE trigger SET triggerer_id = ?", (other,))
-    run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
+    run.wait(lambda: "keeps running" in run.log(), what="on_kill having looked")
     assert run.statuses() == ["active"]
     with sqlite3.connect(stage.airflow.database, timeout=30) as database:
         database.execute("DELETE FROM job WHERE id = ?", (other,))
@@ -201,13 +203,13 @@ def test_a_blocking_task_marked_failed_cancels(stage: Stage) -> None:
 
 
 @pytest.mark.torture
-def test_a_blocking_task_whose_node_stops_leaves_and_the_next_attempt_attaches(stage: Stage) -> None:
+def test_a_blocking_task_on_a_stopping_node_leaves_its_job(stage: Stage) -> None:
     run = stage.start("blocking_job")
     run.until_bought()
     run.wait(lambda: bool(_task_processes(stage)), what="the task's process")
     for process in _task_processes(stage):
         os.kill(process.pid, signal.SIGTERM)
-    run.wait(lambda: "is left" in run.log(), what="on_kill having looked")
+    run.wait(lambda: "keeps running" in run.log(), what="on_kill having looked")
     for process in _task_processes(stage):
         process.kill()
     assert run.statuses() == ["active"]
@@ -225,3 +227,44 @@ def _task_processes(stage: Stage) -> list[psutil.Process]:
             if line.startswith("airflow worker -- ") and "LocalExecutor" not in line:
                 found.append(each)
     return found
+
+
+@pytest.mark.parametrize("trouble", ["delete_answers_503", "ledger_is_away"])
+def test_cancel_of_the_listener_that_fails_is_sent_again(stage: Stage, trouble: str, triggerer_back: None) -> None:
+    """No process works on the task, so the listener alone can cancel: it repeats what failed."""
+    if "postgresql" not in stage.ledgers:
+        pytest.skip("no PostgreSQL answers on loopback")
+    run = deferred(stage, "own_create_deferred_postgresql")
+    stage.until_scheduler_has_seen()
+    stage.kill_part("triggerer")
+    if trouble == "delete_answers_503":
+        with stage.desk.lock:
+            stage.desk.faults.add({"kind": "status", "status": 503, "method": "DELETE", "path": "*", "times": 6})
+        run.mark("failed")
+    else:
+        log = stage.airflow.logs / "api-server.log"
+        before = log.read_text().count("could not be cancelled yet")
+        with away(stage.ledgers["postgresql"]):
+            run.mark("failed")
+            run.wait(
+                lambda: log.read_text().count("could not be cancelled yet") > before, what="the listener's first try"
+            )
+            assert run.statuses() == ["active"]
+    run.until_status("cancelled")
+    stage.desk.advance(25 * 3600.0)
+    assert run.bought() == 1
+
+
+@contextmanager
+def away(database: str) -> Iterator[None]:
+    """Let a database of PostgreSQL accept no connection, as while its server restarts."""
+    url = sa.engine.make_url(database)
+    admin = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"ALTER DATABASE {url.database} WITH ALLOW_CONNECTIONS false"))
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(sa.text(end), {"name": url.database})
+        try:
+            yield
+        finally:
+            connection.execute(sa.text(f"ALTER DATABASE {url.database} WITH ALLOW_CONNECTIONS true"))

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 
-from ugen_provider.cli.demo.airflow_processes import RealAirflow
+from ugen_provider.cli.demo.airflow import RealAirflow
 from ugen_provider.cli.demo.processes import free_ports, python_module, wait_until
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY
@@ -37,7 +37,7 @@ BESIDE = ("apache-airflow-providers-celery", "celery[redis]<5.7", "asyncpg")
 
 @pytest.fixture(scope="module")
 def celery() -> Path:
-    """A folder with Celery and what it needs beside the environment of these tests, which stays as it is locked."""
+    """A folder with Celery and what it needs beside the environment of these tests, which keeps its locked versions."""
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
         pytest.skip("uv is not installed")
@@ -106,7 +106,7 @@ def _redis(*words: str) -> str:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[str]:
-    """A database of Redis that nobody else uses; emptied afterwards."""
+    """A database of Redis for this test alone; emptied afterwards."""
     try:
         used = _redis("DBSIZE")
     except OSError as error:
@@ -168,7 +168,7 @@ def triggerers(database: str) -> set[int]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def test_twenty_mapped_jobs_are_bought_once_although_one_of_two_triggerers_is_killed(
+def test_a_killed_triggerer_of_two_costs_no_second_purchase(
     airflow: RealAirflow, ugen: EmulatorServer, database: str
 ) -> None:
     before = bought(ugen)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Airflow's own database crashes and comes back under a hundred jobs: while they are bought, and while they end.
 
-What Airflow itself loses by it is not ours to hold: a scheduler or a triggerer whose database is gone ends, with the
+Airflow itself handles its own losses: a scheduler or a triggerer whose database is gone ends, with the
 tasks that it ran, and is started again here as systemd or Kubernetes would do. No task is cleared, and nothing is
-marked: each goes on by Airflow's own retries.
+marked: each continues by Airflow's own retries.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tests.hostile.written import KEY, nowhere
 from tests.real.airflow.conftest import DAGS, Stage, real_stage
 from tests.torture.postgres import OwnPostgres, own_postgres
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.airflow_api import AirflowApiError
+from ugen_provider.cli.demo.airflow import AirflowApiError
 from ugen_provider.cli.demo.processes import wait_until
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import Settings, TenantSettings
-from ugen_provider.emulator.world.journal import Purchase
+from ugen_provider.emulator.world.journal import PurchaseEntry
 
 pytestmark = [pytest.mark.real, pytest.mark.torture]
 JOBS = 100
@@ -75,8 +75,8 @@ def test_the_database_crashes_twice_under_a_hundred_jobs(
             return []
         return [task for task in found if task["map_index"] >= 0]
 
-    def bought() -> list[Purchase]:
-        """What was bought; nothing may ever be bought twice."""
+    def bought() -> list[PurchaseEntry]:
+        """Return what was bought; nothing may ever be bought twice."""
         with stage.desk.lock:
             made = stage.desk.journal.find_purchases(kind="create")
         counted = Counter(entry.product_name for entry in made)
@@ -119,7 +119,7 @@ def test_the_database_crashes_twice_under_a_hundred_jobs(
     away(advance=20.0)
     until(are(JOBS, "success"), "all tasks having succeeded", advance=20.0)
     tries = Counter(task["try_number"] for task in tasks())
-    assert tries[1] < JOBS  # else the crashes met nobody
+    assert tries[1] < JOBS  # else no crash hit a task
 
     assert {entry.product_name for entry in bought()} == {f"One of a hundred: {number}" for number in range(JOBS)}
     delivered = Counter(
@@ -127,7 +127,7 @@ def test_the_database_crashes_twice_under_a_hundred_jobs(
         for number in range(JOBS)
     )
     assert delivered == {entry.job_id: 1 for entry in bought()}
-    assert stage.desk.accounts.by_name["local"].books.reserved == 0
+    assert stage.desk.accounts.by_name["local"].credits.reserved == 0
     with UGenClient(api_key=KEY, base_url=stage.ugen.base_url) as client:
         assert Counter(job.status for job in client.jobs.list()) == {"completed": JOBS}
     stage.airflow.stop()

@@ -50,7 +50,7 @@ def job_of(stage: Stage, run: Run) -> Any:
 
 
 def finish(stage: Stage, run: Run, *, option: str | None = None) -> None:
-    """Let the run come to a good end; where it is another one, its logs tell why."""
+    """Let the run come to a good end; where it is another one, its logs say why."""
 
     def over() -> bool:
         stage.desk.advance(30.0)
@@ -87,11 +87,11 @@ def test_a_rejected_look_cancels_the_job_and_skips_the_rest(stage: Stage) -> Non
 
 
 @pytest.mark.torture
-def test_a_look_that_nobody_answers_expires_and_a_clear_says_so(stage: Stage) -> None:
+def test_an_unanswered_keyframe_expires_and_a_clear_says_so(stage: Stage) -> None:
     run = gate(stage, "short_gate")
     run.until("failed", task_id="approve")
     assert run.task("approve")["try_number"] == 1  # not retried: a retry would meet the same
-    assert "nobody answered in time" in run.log()
+    assert "no answer arrived in time" in run.log()
     assert run.statuses() == ["cancelled"]
     clear_create(stage, run)
     run.until("failed", task_id="make_keyframe")
@@ -100,7 +100,7 @@ def test_a_look_that_nobody_answers_expires_and_a_clear_says_so(stage: Stage) ->
 
 
 @pytest.mark.torture
-def test_a_gate_that_a_person_ended_is_bought_anew_when_the_create_task_is_cleared(stage: Stage) -> None:
+def test_a_rejected_gate_is_bought_again_after_a_clear(stage: Stage) -> None:
     run = gate(stage, "keyframe_gate")
     stage.api.mark_task(run.dag_id, run_id=run.run_id, task_id="approve", state="failed")
     first = job_of(stage, run)
@@ -136,7 +136,7 @@ def test_a_cleared_gate_asks_again_and_leaves_the_job(stage: Stage) -> None:
     assert job_of(stage, run).final_video_url
 
 
-def test_a_finished_video_starts_the_dag_that_waits_for_its_asset(stage: Stage) -> None:
+def test_a_finished_video_starts_the_dag_that_waits_for_it(stage: Stage) -> None:
     stage.airflow.wait_for_dag("on_finished_videos")
     run = stage.start("make_a_video_asset")
     finish(stage, run)

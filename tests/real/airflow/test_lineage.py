@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a real Airflow tells OpenLineage of a job, as it stands in the events that it sends."""
+"""Reports of a real Airflow to OpenLineage about a job, read from the events that it sends."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.real, pytest.mark.torture]
 
 
 def ended(stage: Stage, run: Run) -> list[dict[str, Any]]:
-    """What was told of the run's task when it was over."""
-    told = [json.loads(line) for line in stage.lineage.read_text().splitlines()] if stage.lineage.exists() else []
-    return [each for each in told if each["job"]["name"] == f"{run.dag_id}.job" and each["eventType"] == "COMPLETE"]
+    """Return the reports about the run's task when it was over."""
+    reported = [json.loads(line) for line in stage.lineage.read_text().splitlines()] if stage.lineage.exists() else []
+    return [each for each in reported if each["job"]["name"] == f"{run.dag_id}.job" and each["eventType"] == "COMPLETE"]
 
 
 @pytest.mark.parametrize("dag_id", ["told_blocking", "told_deferred"])
-def test_the_picture_the_video_and_the_credits_are_told(stage: Stage, dag_id: str) -> None:
+def test_the_picture_the_video_and_the_credits_are_reported(stage: Stage, dag_id: str) -> None:
     pytest.importorskip("airflow.providers.openlineage", reason="Airflow's OpenLineage provider is not installed")
     run = stage.start(dag_id)
     run.until_bought()
@@ -35,7 +35,7 @@ def test_the_picture_the_video_and_the_credits_are_told(stage: Stage, dag_id: st
     (video,) = event["outputs"]
     assert result["final_video_url"].startswith(video["namespace"] + video["name"])
     facet = event["run"]["facets"]["ugen_job"]
-    assert (facet["job_id"], facet["status"], facet["how"]) == (run.jobs()[0], "completed", "submitted")
+    assert (facet["job_id"], facet["status"], facet["outcome"]) == (run.jobs()[0], "completed", "created")
     assert facet["credits_consumed"] == result["credits_consumed"] > 0
     everything = stage.lineage.read_text()
     assert "sig=secret" not in everything

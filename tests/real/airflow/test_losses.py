@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ugen_provider.cli.demo.airflow_api import AirflowApiError
+from ugen_provider.cli.demo.airflow import AirflowApiError
 from ugen_provider.cli.demo.processes import WaitTimeoutError, wait_until
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.real, pytest.mark.torture]
 
 
-BOUGHT = {"create", "state.read", "state.write"}
+BOUGHT = {"create", "record.read", "record.write"}
 PATIENCE = 900.0
 
 
 def steps_of(run: Run) -> list[str]:
-    """What a run's task did in its first attempt, as it wrote it down itself."""
+    """Return what a run's task did in its first attempt, as it wrote it down itself."""
     written = run.stage.airflow.home / "output" / f"{run.product}.steps"
     return list(dict.fromkeys(written.read_text().splitlines()))
 
@@ -32,7 +32,7 @@ def steps_of(run: Run) -> list[str]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("dag_id", ["dying_deferred_job", "dying_blocking_job"])
 def test_a_worker_killed_at_every_step_buys_one_job(stage: Stage, dag_id: str) -> None:
-    """Which steps there are, a run that nobody kills tells."""
+    """A run without a kill records the steps."""
     reference = stage.start(dag_id, die="")
     reference.until("deferred" if "deferred" in dag_id else "running")
     reference.until_bought()
@@ -68,7 +68,7 @@ def test_a_worker_killed_at_every_step_buys_one_job(stage: Stage, dag_id: str) -
             raise AssertionError(f"not {what}: { ({step: run.task() for step, run in left.items()}) }") from None
 
     if "deferred" in dag_id:
-        # The clock stands still, so that each next attempt finds a job that runs.
+        # The clock does not move, so that each next attempt finds a job that runs.
         everywhere(lambda run: run.task()["state"] == "deferred", "waiting, most of them again")
     everywhere(lambda run: run.task()["state"] in {"success", "failed"}, "over", advance=5.0)
     # Each died once; Airflow itself now and then ends a next attempt that came back at once (executor event races).
@@ -76,7 +76,7 @@ def test_a_worker_killed_at_every_step_buys_one_job(stage: Stage, dag_id: str) -
     assert ended == dict.fromkeys(steps, ("success", True, ["completed"]))
 
 
-def test_twenty_mapped_jobs_complete_although_the_triggerer_is_killed(stage: Stage, triggerer_back: None) -> None:
+def test_twenty_mapped_jobs_survive_a_killed_triggerer(stage: Stage, triggerer_back: None) -> None:
     before = _bought_by_product(stage)  # an Airflow of another test may have bought the same products
     run = stage.start("twenty_jobs")
 

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.airflow_api import AirflowApiError
-from ugen_provider.cli.demo.airflow_processes import PARTS
+from ugen_provider.cli.demo.airflow import PARTS, AirflowApiError
 from ugen_provider.cli.demo.processes import wait_until
 from ugen_provider.emulator.settings import LOCAL_KEY
 
@@ -24,7 +23,7 @@ PATIENCE = 900.0
 
 
 @pytest.mark.timeout(2400)
-def test_each_process_killed_in_turn_under_a_hundred_jobs_buys_each_once(stage: Stage, triggerer_back: None) -> None:
+def test_each_process_killed_under_a_hundred_jobs_buys_once(stage: Stage, triggerer_back: None) -> None:
     run = stage.start("hundred_jobs")
 
     def states() -> Counter[str]:

@@ -14,8 +14,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from ugen_provider.cli.demo.dagster_processes import RealDagster
-from ugen_provider.cli.demo.processes import Running
+from ugen_provider.cli.demo.dagster import RealDagster
+from ugen_provider.cli.demo.processes import ProcessHandle
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings, TenantSettings
 
@@ -34,7 +34,7 @@ class Both(NamedTuple):
         with dg.DagsterInstance.from_config(str(self.dagster.home)) as made:
             yield made
 
-    def start_again(self, lost: Running) -> None:
+    def start_again(self, lost: ProcessHandle) -> None:
         """End what is left of one of Dagster's processes with all that it started, and start it again."""
         processes = self.dagster.processes
         processes.running.remove(lost)
@@ -59,6 +59,7 @@ def real_both(
     runs_at_once: int = 4,
     key: str = LOCAL_KEY,
     instance: Mapping[str, Any] | None = None,
+    ledger: str | None = None,
     **env: str,
 ) -> Iterator[Both]:
     """A real Dagster on some definitions, with a U-Gen of its own; `instance` is added to its dagster.yaml."""
@@ -70,7 +71,9 @@ def real_both(
             "UGEN_OUTPUT": str(home / "videos"),
             "PYTHONPATH": str(REPOSITORY / "example_dagster"),
         }
-        dagster = RealDagster(home / "home", definitions=definitions, env=settings | env, runs_at_once=runs_at_once)
+        dagster = RealDagster(
+            home / "home", definitions=definitions, env=settings | env, runs_at_once=runs_at_once, ledger=ledger
+        )
         if instance is not None:
             with (dagster.home / "dagster.yaml").open("a") as file:
                 yaml.safe_dump(dict(instance), file)
@@ -101,5 +104,5 @@ def project_with(folder: Path, **attributes: Any) -> Path:
 
 
 def definitions_of(project: Path) -> Path:
-    """What a code server loads of a project."""
+    """Return what a code server loads of a project."""
     return project / "shop_videos" / "definitions.py"

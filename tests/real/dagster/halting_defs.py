@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The assets, whose runs stand still at the step of the protocol that their partition is named after.
+"""The assets, whose runs halt at the contact of the purchase that their partition is named after.
 
-A partition is called `WHEN--POINT--NTH--ACTION`. Its first run leaves its process id in the folder `UGEN_HALTS` when it
-gets there, and goes no further; its second run passes. Every run writes the steps that it takes into `NAME.steps`, and,
+A partition is called `WHEN--POINT--NTH--ACTION`. Its first run writes its process id into the folder `UGEN_HALTS` when
+it gets there, and halts; its second run passes. Every run writes the contacts that it makes into `NAME.steps`, and,
 when it waits for its job, its process id and that of its parent into `NAME.waits`.
 
-Points are the effects of the flow, `record` for each event that is written, and the effects of an interrupted run that
-deals with its job, with `stop.` before them. What the watcher sends while it waits is no step: it depends on the time.
+Points are the contacts of a partition's world, `event` for each event that is written, and the contacts of an
+interrupted run that ends its job, with `stop.` before them.
 """
 
 import asyncio
@@ -19,36 +19,34 @@ from typing import Any
 import dagster as dg
 
 from dagster_ugen import UGenOptions, UGenResource, build_ugen_assets
-from dagster_ugen.engine import Engine
-from ugen_provider.core.api import _transport
-from ugen_provider.core.api.effects import Send
+from dagster_ugen.execution import RunExecutor
+from dagster_ugen.partition import PartitionWorld
 
 HALTS = Path(os.environ["UGEN_HALTS"])
-WATCHES = "watches"
 doing: ContextVar[str] = ContextVar("doing", default="")
 partition = ""
-engine: Engine | None = None
+executor: RunExecutor | None = None
 seen: dict[str, int] = {}
 
-run_engine = Engine.run
-end_job = Engine._end
-perform = _transport.AsyncDriver.perform
+run_executor = RunExecutor.run
+end_job = RunExecutor._end
+contact = PartitionWorld.contact
 log_event = dg.OpExecutionContext.log_event
 
 
-async def run_named(self: Engine) -> Any:
-    global partition, engine
-    partition, engine = self._work.partitions[0], self
-    return await run_engine(self)
+async def run_named(self: RunExecutor) -> Any:
+    global partition, executor
+    partition, executor = self._config.partitions[0], self
+    return await run_executor(self)
 
 
-async def end_named(self: Engine, *arguments: Any) -> None:
+async def end_named(self: RunExecutor, *arguments: Any) -> None:
     doing.set("stop.")
     await end_job(self, *arguments)
 
 
 def arrives(when: str, point: str, number: int) -> bool:
-    """Write the step down, and say whether to stand still there."""
+    """Write the step down, and return whether to halt there."""
     with (HALTS / f"{partition}.steps").open("a") as steps:
         steps.write(f"{when}--{point}--{number}\n")
     marker = HALTS / partition
@@ -58,44 +56,34 @@ def arrives(when: str, point: str, number: int) -> bool:
     return halts
 
 
-async def perform_or_halt(self: _transport.AsyncDriver, effect: Any) -> Any:
-    name = effect.request.point if isinstance(effect, Send) else getattr(effect, "point", "")
-    if not name or doing.get() == WATCHES:
-        return await perform(self, effect)
+async def contact_or_halt(self: PartitionWorld, name: str, call: Any) -> Any:
     point = doing.get() + name
     number = seen[point] = seen.get(point, 0) + 1
     if arrives("before", point, number):
         await asyncio.sleep(3600)
-    if point == "wait":
-        waits = HALTS / f"{partition}.waits"
-        with waits.open("a") as file:
+    if name == "wait":
+        with (HALTS / f"{partition}.waits").open("a") as file:
             file.write(f"{os.getpid()} {os.getppid()}\n")
-        before = doing.set(WATCHES)
-        try:
-            answer = await perform(self, effect)
-        finally:
-            doing.reset(before)
-    else:
-        answer = await perform(self, effect)
+    answer = await contact(self, name, call)
     if arrives("after", point, number):
         await asyncio.sleep(3600)
     return answer
 
 
 def log_or_halt(self: dg.OpExecutionContext, event: Any) -> None:
-    number = seen["record"] = seen.get("record", 0) + 1
+    number = seen["event"] = seen.get("event", 0) + 1
     for when in ("before", "after"):
-        if arrives(when, "record", number):
+        if arrives(when, "event", number):
             # A write is not cut off by an interrupt of its run: it ends, and then the run does.
-            while engine is not None and not engine._stopping:
+            while executor is not None and not executor._is_stopping:
                 time.sleep(0.05)
         if when == "before":
             log_event(self, event)
 
 
-Engine.run = run_named  # type: ignore[method-assign]
-Engine._end = end_named  # type: ignore[method-assign,assignment]
-_transport.AsyncDriver.perform = perform_or_halt  # type: ignore[method-assign]
+RunExecutor.run = run_named  # type: ignore[method-assign]
+RunExecutor._end = end_named  # type: ignore[method-assign,assignment]
+PartitionWorld.contact = contact_or_halt  # type: ignore[method-assign]
 dg.OpExecutionContext.log_event = log_or_halt  # type: ignore[method-assign]
 
 

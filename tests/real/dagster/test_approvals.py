@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look is approved, and rejected, in every way that Dagster has: commands, the calls of its pages, automation."""
+"""A keyframe is approved, and rejected, in every way that Dagster has: commands, the calls of its pages, automation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.real.dagster.conftest import Both, definitions_of, project_with, real_both
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.dagster_api import ENDED, LOCATION
+from ugen_provider.cli.demo.dagster import ENDED, LOCATION
 from ugen_provider.cli.demo.processes import child_environment, wait_until
 from ugen_provider.emulator.server import EmulatorServer
 from ugen_provider.emulator.settings import LOCAL_KEY, Settings
@@ -100,7 +100,7 @@ def test_by_command(tmp_path, project, feed, command):
         for product in ("P-1", "P-2"):
             assert run("anchor_keyframe", product) == ""
         assert statuses(server) == {"P-1": "paused", "P-2": "paused"}
-        assert "nobody approved the look" in run(",".join(REST), "P-1")
+        assert "is not approved" in run(",".join(REST), "P-1")
 
         assert run("keyframe_approval", "P-1") == ""
         assert run("keyframe_approval", "P-2", REJECT) == ""
@@ -129,7 +129,7 @@ def run_to_end(both: Both, assets: list[str], partition: str, config: dict[str, 
     return both.dagster.api.run_status(run)
 
 
-def test_by_the_calls_of_the_pages_and_what_was_approved_goes_on_by_itself(both):
+def test_approval_by_calls_of_the_pages_continues_by_itself(both):
     api = both.dagster.api
     api.add_partitions("ugen_products", keys=PRODUCTS)
     for product in PRODUCTS:
@@ -138,7 +138,7 @@ def test_by_the_calls_of_the_pages_and_what_was_approved_goes_on_by_itself(both)
     sensor = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "sensorName": AUTOMATION}
     assert api.ask(START, variables={"sensor": sensor})["result"]["__typename"] == "Sensor"
 
-    # Materialize in the launchpad, with a no; "Report materialization"; and Materialize, which is a yes.
+    # Materialize in the launchpad rejects; "Report materialization" and Materialize approve.
     assert run_to_end(both, ["keyframe_approval"], "P-3", REJECT) == "SUCCESS"
     reported = {"eventType": "ASSET_MATERIALIZATION", "partitionKeys": ["P-1"], "description": "by mail"}
     event = reported | {"assetKey": {"path": ["keyframe_approval"]}}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dagster's own database crashes and comes back under a hundred jobs: while they are bought, and while they end.
 
-What Dagster itself loses by it is not ours to hold: a process that ends because its database is gone is started again
+Dagster itself handles its own losses: a process that ends because its database is gone is started again
 here as systemd or Kubernetes would do, and what a run that died had not made is asked for again as a person would.
 """
 
@@ -24,7 +24,7 @@ from tests.real.dagster.conftest import Both, real_both
 from tests.real.dagster.test_processes import ASSETS, DEFINITIONS, PRODUCTS
 from tests.torture.postgres import OwnPostgres, own_postgres
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.dagster_api import BACKFILL_ENDED, ENDED, DagsterApiError
+from ugen_provider.cli.demo.dagster import BACKFILL_ENDED, ENDED, DagsterApiError
 from ugen_provider.cli.demo.processes import wait_until
 
 pytestmark = pytest.mark.torture
@@ -56,7 +56,7 @@ def both(database: OwnPostgres, tmp_path: Path) -> Iterator[Both]:
 
 
 class Person:
-    """Somebody who looks at the pages: ends a run whose process is gone, and asks for what was not made."""
+    """A user of the pages: ends a run whose process is gone, and requests the missing partitions."""
 
     def __init__(self, both: Both) -> None:
         self._both = both
@@ -73,20 +73,20 @@ class Person:
         """Look at the runs; the webserver may have just found its database again."""
         api = self._both.dagster.api
         try:
-            going_on = [run["runId"] for run in api.runs() if run["status"] not in ENDED]
-            for run_id in going_on:
+            in_progress = [run["runId"] for run in api.runs() if run["status"] not in ENDED]
+            for run_id in in_progress:
                 pid = process_of(self._both, run_id)
                 if pid is not None and is_gone(pid):
                     api.terminate(run_id, at_once=True)
                     self.ended += 1
-            if not going_on and api.backfill_status(self._backfill) in BACKFILL_ENDED:
+            if not in_progress and api.backfill_status(self._backfill) in BACKFILL_ENDED:
                 self.ask()
         except (httpx.HTTPError, DagsterApiError):
             return
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, also where nobody has taken note of it."""
+    """Return whether a process has ended, also where its parent has not collected it."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -129,12 +129,12 @@ def test_the_database_crashes_twice_under_a_hundred_jobs(
         with UGenClient(api_key=KEY, base_url=both.server.base_url) as client:
             return Counter(job.status for job in client.jobs.list())
 
-    def until(condition: Callable[[], bool], what: str, *, advance: float = 0.0, looks: bool = True) -> None:
+    def until(condition: Callable[[], bool], what: str, *, advance: float = 0.0, polls: bool = True) -> None:
         def there() -> bool:
             ended.extend(both.start_what_ended())
             world.advance(advance)
             bought()
-            if looks:
+            if polls:
                 person.look()
             return condition()
 
@@ -143,27 +143,27 @@ def test_the_database_crashes_twice_under_a_hundred_jobs(
     def away(*, advance: float = 0.0) -> None:
         back = time.monotonic() + AWAY
         until(lambda: time.monotonic() >= back, "the database having been away for long enough",
-              advance=advance, looks=False)  # fmt: skip
+              advance=advance, polls=False)  # fmt: skip
         database.start()
 
     database.crash_when_bought(world.journal, CRASH_AT)
     person.ask()
-    until(lambda: not database.running, "the crash while jobs are bought", looks=False)
+    until(lambda: not database.running, "the crash while jobs are bought", polls=False)
     away()
-    # What survived goes on and ends, before the rest can be asked for.
+    # Surviving runs continue and end, before the rest can be requested.
     until(lambda: bought() == len(PRODUCTS), "all jobs being bought", advance=10.0)
     until(lambda: jobs()["completed"] >= 2 * len(PRODUCTS) // 3, "two thirds of the jobs having ended", advance=5.0)
     database.crash()
     assert jobs()["completed"] < len(PRODUCTS)  # else the crash meets none that is waited for
     away(advance=5.0)
     until(lambda: len(videos(both)) == len(PRODUCTS), "all videos being delivered", advance=20.0)
-    assert person.asked > 1  # else the crashes met nobody
+    assert person.asked > 1  # else no crash hit a run
 
     created = world.journal.find_purchases(kind="create")
     assert bought() == len(PRODUCTS)
     assert videos(both) == {entry.product_name: [entry.job_id] for entry in created}
     assert jobs() == {"completed": len(PRODUCTS)}
-    assert world.accounts.by_name["local"].books.reserved == 0
+    assert world.accounts.by_name["local"].credits.reserved == 0
     both.dagster.stop()
     nowhere(tmp_path)
     nowhere(database.folder)

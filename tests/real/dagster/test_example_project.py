@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.real.dagster.conftest import REPOSITORY, Both
-from ugen_provider.cli.demo.dagster_api import BACKFILL_ENDED, LOCATION
+from ugen_provider.cli.demo.dagster import BACKFILL_ENDED, LOCATION
 from ugen_provider.cli.demo.processes import wait_until
 
 PRODUCTS = [f"P-{number:02}" for number in range(20)]
@@ -47,7 +47,7 @@ def filled(project) -> Both:
     return project
 
 
-def test_a_backfill_of_twenty_products_buys_twenty_jobs_and_again_none(filled):
+def test_a_backfill_of_twenty_products_buys_twenty_jobs_once(filled):
     created = filled.server.emulator.journal.find_purchases(kind="create")
     assert sorted(entry.product_name for entry in created) == [f"Product {key}" for key in PRODUCTS]
     assert backfill(filled) == "COMPLETED_SUCCESS"
@@ -60,12 +60,12 @@ def test_no_page_shows_the_key(filled):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
+def browser(chromium: str) -> Iterator[object]:
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        made = playwright.chromium.launch(executable_path=chromium, args=arguments)
         yield made
         made.close()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.real.dagster.conftest import Both, real_both
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.dagster_api import BACKFILL_ENDED, ENDED
+from ugen_provider.cli.demo.dagster import BACKFILL_ENDED, ENDED
 from ugen_provider.cli.demo.processes import wait_until
 from ugen_provider.emulator.settings import LOCAL_KEY
 
@@ -36,7 +36,7 @@ def lose(both: Both, name: str) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_each_process_killed_in_turn_under_a_hundred_jobs_buys_each_once(both: Both) -> None:
+def test_each_process_killed_under_a_hundred_jobs_buys_once(both: Both) -> None:
     api, world = both.dagster.api, both.server.emulator
 
     def jobs() -> Counter[str]:
@@ -55,7 +55,7 @@ def test_each_process_killed_in_turn_under_a_hundred_jobs_buys_each_once(both: B
     bought(40)
     lose(both, "webserver")
     bought(70)
-    # The runs are children of the code server's, and die with it. Nobody tells Dagster: a person has to end them.
+    # The runs are children of the code server's, and end with it. Dagster is not informed: a person has to end them.
     lose(both, "code server")
     for run in api.runs():
         if run["status"] not in ENDED:
@@ -82,4 +82,4 @@ def test_each_process_killed_in_turn_under_a_hundred_jobs_buys_each_once(both: B
     with both.instance() as instance:
         records = instance.fetch_materializations(dg.AssetKey("final_video"), limit=1000).records
     assert {record.partition_key for record in records} == set(PRODUCTS)
-    assert world.accounts.by_name["local"].books.reserved == 0
+    assert world.accounts.by_name["local"].credits.reserved == 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The example project's three sensors in a real daemon: a feed that changes becomes partitions, runs and videos.
 
-What was bought is read from the journal of the U-Gen.
+The journal of the U-Gen shows the purchases.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import psutil
 import pytest
 
 from tests.real.dagster.conftest import Both, definitions_of, project_with, real_both
-from ugen_provider.cli.demo.dagster_api import ENDED, LOCATION
+from ugen_provider.cli.demo.dagster import ENDED, LOCATION
 from ugen_provider.cli.demo.processes import wait_until
 
 pytestmark = pytest.mark.torture
 
 ASSETS = ["keyframes", "videos", "final_video"]
-FEED, COMPLETION, ORPHANS = "ugen_feed_sensor", "ugen_completion_sensor", "ugen_orphan_sensor"
+INTERVALS = {"feed_interval": 5, "completion_interval": 5, "reconcile_interval": 5, "budget": 5000}
+FEED, COMPLETION, RECONCILE = "ugen_feed_sensor", "ugen_completion_sensor", "ugen_reconcile_sensor"
 START = """mutation($sensor: SensorSelector!) {
   result: startSensor(sensorSelector: $sensor) { __typename ... on PythonError { message } } }"""
 TICKS = """query($sensor: SensorSelector!) {
@@ -94,7 +95,7 @@ def _selector(sensor: str) -> dict[str, str]:
 def shop(tmp_path):
     feed = tmp_path / "feed.csv"
     feed.write_text("id,title,image_link\n")
-    project = project_with(tmp_path, sensors={"feed_interval": 5, "completion_interval": 5, "orphan_interval": 5})
+    project = project_with(tmp_path, sensors=INTERVALS)
     with real_both(
         tmp_path / "dagster", definitions_of(project), speed=30.0, UGEN_FEED=str(feed), PYTHONPATH=str(project)
     ) as both:
@@ -104,7 +105,7 @@ def shop(tmp_path):
 def test_a_feed_that_changes_is_bought_and_collected_once(shop):
     products = {f"P-{number}": f"Product {number}" for number in range(6)}
     shop.sell(products)
-    shop.start(FEED, COMPLETION, ORPHANS)
+    shop.start(FEED, COMPLETION, RECONCILE)
     shop.until(lambda: set(shop.videos()) == set(products), what="the videos of six products")
     assert shop.bought == Counter(products.values())
 
@@ -117,47 +118,67 @@ def test_a_feed_that_changes_is_bought_and_collected_once(shop):
     expected = Counter({**{f"Product {number}": 1 for number in range(8)}, "Better Product 1": 1})
     assert shop.bought == expected
 
-    for sensor in (FEED, COMPLETION, ORPHANS):
+    for sensor in (FEED, COMPLETION, RECONCILE):
         shop.ticks_on(sensor, 2)
-    assert shop.bought == expected, "a feed that stays as it is buys nothing"
+    assert shop.bought == expected, "an unchanged feed buys nothing"
     assert {key: len(jobs) for key, jobs in shop.videos().items()} == dict.fromkeys(products, 1) | {"P-1": 2}
     assert "0 jobs are not recorded yet" in shop.ticks(COMPLETION)[0]["skipReason"]
-    assert {tick["skipReason"] for tick in shop.ticks(ORPHANS)} == {"0 jobs that nobody waits for, 0 cancelled"}, (
-        "what was submitted is the completion sensor's"
+    assert {tick["skipReason"] for tick in shop.ticks(RECONCILE)} == {"0 settled, 0 withdrawn, 0 owed"}, (
+        "submitted jobs are the completion sensor's"
     )
     states = Counter(run["status"] for run in shop.both.dagster.api.runs())
     assert set(states) == {"SUCCESS"}, states
 
 
-def test_a_job_whose_run_was_killed_is_named_until_a_run_attaches(shop):
+def test_job_of_a_killed_run_is_collected_once(shop):
     api = shop.both.dagster.api
     shop.both.server.emulator.clock.set_speed(0.0)
     shop.sell({"P-1": "Product 1"})
     api.add_partitions("ugen_products", keys=["P-1"])
     run = api.launch_run(ASSETS, partitions=["P-1"])
-    shop.until(lambda: bool(shop.bought) and _intent_names_its_job(shop), what="the purchase")
+    shop.until(lambda: bool(shop.bought) and _record_names_its_job(shop), what="the purchase")
     for worker in _run_workers(shop.both):
         os.kill(worker.pid, signal.SIGKILL)
     shop.until(lambda: api.run_status(run) == "FAILURE", what="the end of the killed run")
 
-    shop.start(ORPHANS, COMPLETION)
+    shop.start(RECONCILE, COMPLETION)
     shop.until(
-        lambda: any("1 jobs that nobody waits for" in (tick["skipReason"] or "") for tick in shop.ticks(ORPHANS)),
-        what="the orphan to be named",
+        lambda: any("1 owed" in (tick["skipReason"] or "") for tick in shop.ticks(RECONCILE)),
+        what="the collection to be owed",
     )
-    assert "P-1 (" in next(tick["skipReason"] for tick in shop.ticks(ORPHANS))
     shop.both.server.emulator.clock.set_speed(60.0)
     shop.until(lambda: set(shop.videos()) == {"P-1"}, what="the completion sensor to collect it")
     shop.until(lambda: all(each["status"] in ENDED for each in api.runs()), what="all runs to end")
     assert shop.bought == Counter({"Product 1": 1})
 
 
-def _intent_names_its_job(shop: Shop) -> bool:
-    from dagster_ugen.intents import IntentLog
+def test_products_of_a_run_terminated_in_the_queue_are_bought(tmp_path):
+    """The run that the feed sensor requested is terminated while it waits in the queue."""
+    feed = tmp_path / "feed.csv"
+    feed.write_text("id,title,image_link\n")
+    project = project_with(tmp_path, sensors=INTERVALS)
+    queue = {"run_queue": {"max_concurrent_runs": 0, "dequeue_interval_seconds": 1}}
+    env = {"UGEN_FEED": str(feed), "PYTHONPATH": str(project)}
+    with real_both(tmp_path / "dagster", definitions_of(project), speed=30.0, instance=queue, **env) as both:
+        shop = Shop(both, feed)
+        shop.sell({f"P-{number}": f"Product {number}" for number in range(3)})
+        shop.start(FEED)
+        shop.until(lambda: len(both.dagster.api.runs()) == 1, what="the request of a run")
+        [first] = both.dagster.api.runs()
+        both.dagster.api.terminate(first["runId"])
+        shop.until(lambda: len(both.dagster.api.runs()) == 2, what="the request of another run")
+        shop.ticks_on(FEED, 2)
+        assert [run["status"] for run in both.dagster.api.runs()] == ["QUEUED", "CANCELED"]
+        assert not shop.bought
 
-    with shop.both.instance() as instance:
-        intent = IntentLog(instance, asset_key=dg.AssetKey("final_video"), holder="test").newest("P-1")
-        return intent is not None and intent.job_id is not None
+
+def _record_names_its_job(shop: Shop) -> bool:
+    from ugen_provider.core.ledger.orders import LedgerOrderStore
+    from ugen_provider.ledger import Ledger
+
+    with Ledger(shop.both.dagster.ledger) as ledger:
+        found = LedgerOrderStore(ledger).find('["","partition","final_video","P-1"')
+    return bool(found) and found[0][0].job_id is not None
 
 
 def _run_workers(both: Both) -> list[psutil.Process]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that a person terminates, a node evicts, or the kernel kills, at each step of the protocol; then run again.
+"""Runs that a person terminates, a node evicts, or the kernel kills, at each contact of the purchase; then run again.
 
-One job for each product ordered, and none left running. Which steps there are is not written down here: a run that
-nobody ends tells them. A few are tried with every `make test`, all of them under the mark `torture`.
+One job for each product ordered, and none left running. The contacts are those of an undisturbed run. A few are tried
+with every `make test`, all of them under the mark `torture`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 
 from tests.real.dagster.conftest import Both, real_both
 from ugen_provider import UGenClient
-from ugen_provider.cli.demo.dagster_api import ENDED
+from ugen_provider.cli.demo.dagster import ENDED
 from ugen_provider.cli.demo.processes import wait_until
 from ugen_provider.emulator.settings import LOCAL_KEY
 
@@ -31,10 +31,10 @@ WAITS = "before--wait--1"
 
 FEW = [
     *(f"after--create--1--{action}" for action in ACTIONS),
-    "after--intent.write--1--kill",
+    "after--record.write--1--kill",
     f"{WAITS}--terminate",
 ]
-"""The POST was answered and nobody knows it yet; the intent is all there is; the job runs."""
+"""The POST was answered and the answer is not recorded; only the record exists; the job runs."""
 
 
 def act(both: Both, name: str, run_id: str, pid: int) -> None:
@@ -97,7 +97,7 @@ def end_each(both: Both, halts: Path, products: Sequence[str], *, timeout: float
 
     def all_acted() -> bool:
         if advance:
-            both.server.emulator.advance(2.0)  # whoever waits for its end reaches it; keys are remembered for a day
+            both.server.emulator.advance(2.0)  # each waiter reaches the end of its job; keys are remembered for a day
         for name in products:
             marker = halts / name
             if name not in acted and marker.exists() and (pid := marker.read_text()):
@@ -142,7 +142,7 @@ def try_all(both: Both, halts: Path, products: Sequence[str], *, timeout: float,
 
 
 def reference(both: Both, halts: Path, name: str = "reference") -> list[str]:
-    """The steps of a run that nobody ends."""
+    """Return the steps of a run that is not ended."""
     both.dagster.api.add_partitions("ugen_products", keys=[name])
     both.server.emulator.clock.set_speed(300.0)
     assert wait_ended(both, launch(both, [name]), timeout=180.0) == {name: "SUCCESS"}
@@ -159,7 +159,14 @@ def test_the_steps_at_which_most_can_go_wrong(both, halts):
 def test_every_step(both, halts, action):
     steps = reference(both, halts)
     assert {name.rpartition("--")[0] for name in FEW} <= set(steps)
-    assert {step.split("--")[1] for step in steps} >= {"intent.read", "intent.write", "create", "wait", "record"}
+    assert {step.split("--")[1] for step in steps} >= {
+        "record.read",
+        "record.write",
+        "create",
+        "record.job_id",
+        "wait",
+        "event",
+    }
     until = steps.index(WAITS) + 1
     early, late = ([f"{step}--{action}" for step in part] for part in (steps[:until], steps[until:]))
     try_all(both, halts, early, late=late, timeout=900.0)
@@ -190,7 +197,12 @@ def test_killed_at_every_step_of_the_cancel_of_a_termination(both, halts):
 
     assert terminate_when_waiting(["reference"]) == {"reference": "CANCELED"}
     steps = [step for step in steps_of(both, halts, "reference") if "--stop." in step]
-    assert {step.split("--")[1] for step in steps} >= {"stop.intent.write", "stop.get", "stop.cancel"}
+    assert {step.split("--")[1] for step in steps} >= {
+        "stop.record.read",
+        "stop.actions.append",
+        "stop.get",
+        "stop.cancel",
+    }
     products = [f"{step}--kill" for step in steps]
     terminate_when_waiting(products)
     created = run_again_and_count(both, products, timeout=600.0)
@@ -198,7 +210,7 @@ def test_killed_at_every_step_of_the_cancel_of_a_termination(both, halts):
 
 
 @pytest.mark.torture
-def test_a_step_whose_run_worker_was_killed_stops_at_the_fence_of_the_run_that_took_over(both, halts):
+def test_orphaned_step_follows_the_run_that_took_over(both, halts):
     """With the multiprocess executor the step lives on, and nothing in Dagster reaches it any more."""
     multiprocess: dict[str, object] = {"execution": {"config": {"multiprocess": {"max_concurrent": 1}}}}
     both.dagster.api.add_partitions("ugen_products", keys=["orphan"])
@@ -235,7 +247,9 @@ def test_a_step_whose_run_worker_was_killed_stops_at_the_fence_of_the_run_that_t
     with both.instance() as instance:
         for asset in ASSETS:
             made = instance.fetch_materializations(dg.AssetKey(asset), limit=10).records
-            assert [record.event_log_entry.run_id for record in made] == [second["orphan"]]
+            assert {record.event_log_entry.run_id for record in made} <= {first["orphan"], second["orphan"]}
+            jobs = {record.asset_materialization.metadata["ugen/job_id"].value for record in made}
+            assert len(jobs) == 1, "the orphan records the newer run's job, and no other"
     assert f"run {second['orphan']} took this order over" in both.dagster.api.why_failed(first["orphan"])
     assert [entry.product_name for entry in both.server.emulator.journal.purchases] == ["orphan"]
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes of other programs: started in groups of their own, logged to files, always ended."""
+"""Processes of other programs, the local U-Gen among them: in groups of their own, logged to files, always ended."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,15 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import httpx
+
+from ugen_provider import UGenClient
+
 STOP_SECONDS = 10.0
 """How long a group has between SIGTERM and SIGKILL."""
 GONE_SECONDS = 2.0
-"""How long to wait for what was killed to be gone; not for ever, since nobody may collect an orphan's remains."""
+"""How long to wait for killed processes to be gone; not for ever, since an orphan's remains may never be collected."""
 NO_SIGNAL = 0
 
 
 class ProcessDiedError(RuntimeError):
-    """A process that should go on has ended by itself."""
+    """A process that should continue has ended by itself."""
 
 
 class WaitTimeoutError(RuntimeError):
@@ -30,7 +35,7 @@ class WaitTimeoutError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class ProcessHandle:
     """One process group that was started here."""
 
     name: str
@@ -53,8 +58,8 @@ class Running:
         return True
 
 
-class Service(ABC):
-    """Something that consists of processes: up inside a `with` block, ended after it, whatever happened."""
+class ProcessGroup(ABC):
+    """Something that consists of processes: up inside a `with` block, ended after it, also after an error."""
 
     @abstractmethod
     def up(self) -> None:
@@ -89,7 +94,7 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        self.running: list[Running] = []
+        self.running: list[ProcessHandle] = []
         self.stopped = False
 
     def start(
@@ -101,7 +106,7 @@ class Processes:
         env: Mapping[str, str],
         log: Path,
         cwd: Path | None = None,
-    ) -> Running:
+    ) -> ProcessHandle:
         """Start a process in a session of its own, so that a signal reaches all that it starts.
 
         Args:
@@ -130,7 +135,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        running = Running(name=name, popen=popen, log=log)
+        running = ProcessHandle(name=name, popen=popen, log=log)
         self.running.append(running)
         return running
 
@@ -171,7 +176,7 @@ class Processes:
             time.sleep(0.01)
 
 
-def stop_together(services: Sequence[Service], /) -> None:
+def stop_together(services: Sequence[ProcessGroup], /) -> None:
     """End several services at once, since each takes some seconds to go.
 
     Args:
@@ -183,7 +188,7 @@ def stop_together(services: Sequence[Service], /) -> None:
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """The command line that runs a module with our Python.
+    """Return the command line that runs a module with our Python.
 
     Args:
         module: The module.
@@ -192,7 +197,7 @@ def python_module(module: str, *arguments: str) -> list[str]:
     Returns:
         Program and arguments.
     """
-    # -P: the folder that we stand in never shadows an installed package.
+    # -P: the working directory never shadows an installed package.
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
@@ -217,7 +222,7 @@ def run_to_end(command: Sequence[str], /, *, env: Mapping[str, str], log: Path, 
 
 
 def tail(log: Path, *, lines: int = 15) -> str:
-    """The last lines of a log, indented.
+    """Return the last lines of a log, indented.
 
     Args:
         log: The file; it may be missing.
@@ -232,7 +237,7 @@ def tail(log: Path, *, lines: int = 15) -> str:
 
 
 def free_ports(count: int, /) -> list[int]:
-    """Loopback ports that nobody listens on.
+    """Return loopback ports without a listener.
 
     Args:
         count: How many different ones.
@@ -251,7 +256,7 @@ def free_ports(count: int, /) -> list[int]:
 
 
 def listens(port: int, /) -> bool:
-    """Whether somebody accepts connections on a loopback port.
+    """Return whether a server accepts connections on a loopback port.
 
     Args:
         port: The port.
@@ -278,10 +283,10 @@ def wait_until(
     """Look again and again until a condition holds.
 
     Args:
-        condition: Tells whether it holds.
+        condition: Returns whether it holds.
         what: What is waited for, for the message.
         timeout: Seconds until giving up.
-        interval: Seconds between two looks.
+        interval: Seconds between two checks.
         watch: Processes without which waiting is of no use.
 
     Raises:
@@ -294,7 +299,7 @@ def wait_until(
             if condition():
                 return
         except Exception:
-            # Whoever asks a process that has died gets a refused connection; that it died says more.
+            # A request to an ended process gives a refused connection; the end of the process says more.
             for processes in watch:
                 processes.check()
             raise
@@ -306,7 +311,7 @@ def wait_until(
 
 
 def child_environment(extra: Mapping[str, str], /) -> dict[str, str]:
-    """The environment for a child: ours, without what would change how Airflow and Dagster behave.
+    """Return the environment for a child: ours, without what would change how Airflow and Dagster behave.
 
     Args:
         extra: What is set on top.
@@ -321,3 +326,91 @@ def child_environment(extra: Mapping[str, str], /) -> dict[str, str]:
         if not name.startswith(("AIRFLOW_", "DAGSTER_", "UGEN_")) and name != "PYTHONDONTWRITEBYTECODE"
     }
     return ours | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"} | dict(extra)
+
+
+LOCAL_KEY = "ugen_sk_local"
+ANNOUNCED = re.compile(r"U-Gen emulator listening on (http://127\.0\.0\.1:\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPurchase:
+    """A job that was bought, as the emulator's journal keeps it for good."""
+
+    job_id: str
+    idempotency_key: str
+
+
+class LocalUGen(ProcessGroup):
+    """An emulator with a database of its own; a second start on it continues where it was.
+
+    Args:
+        folder: Where its database and its log are.
+        speed: Emulated seconds a real second.
+
+    Examples:
+        ```python
+        with LocalUGen(Path("state"), speed=20) as ugen:
+            print(ugen.base_url, ugen.available_credits())
+        ```
+    """
+
+    def __init__(self, folder: Path, *, speed: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.database = folder.resolve() / "ugen.db"
+        self.log = folder.resolve() / "ugen.log"
+        self.port = _kept_port(folder / "ugen.port")
+        self.speed = speed
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.url}/api/v1"
+        self.processes = Processes()
+        self.client = UGenClient(api_key=LOCAL_KEY, base_url=self.base_url)
+
+    def up(self) -> None:
+        """Start it, and wait until it says that it listens."""
+        self.log.unlink(missing_ok=True)
+        command = python_module("ugen_provider.emulator", "--port", str(self.port))
+        command += ["--speed", f"{self.speed:g}", "--db", str(self.database), "--admin"]
+        self.processes.start("the local U-Gen", command, env=child_environment({}), log=self.log)
+        wait_until(
+            lambda: ANNOUNCED.search(self.log.read_text()) is not None,
+            what="the local U-Gen",
+            timeout=60.0,
+            watch=[self.processes],
+        )
+
+    def stop(self) -> None:
+        """End the process of the emulator."""
+        self.client.close()
+        self.processes.stop()
+
+    def available_credits(self) -> int:
+        """Return the credits that the account could still spend.
+
+        Returns:
+            The balance without what is reserved.
+        """
+        return self.client.credits.balance().available_credits
+
+    def purchases(self) -> list[DemoPurchase]:
+        """Return every job that was ever created here.
+
+        Returns:
+            Oldest first.
+        """
+        # The journal has requests too, from a number on; of those we want none.
+        query: dict[str, str | int] = {"kind": "create", "since": 1_000_000_000}
+        answer = httpx.get(f"{self.url}/_emulator/journal", params=query, trust_env=False)
+        answer.raise_for_status()
+        return [
+            DemoPurchase(job_id=str(entry["job_id"]), idempotency_key=str(entry["idempotency_key"]))
+            for entry in answer.json()["purchases"]
+        ]
+
+
+def _kept_port(path: Path) -> int:
+    """Return the port of the last time, so that links from then still lead somewhere; a free one if it is taken."""
+    port = int(path.read_text()) if path.exists() else 0
+    if not port or listens(port):
+        port = free_ports(1)[0]
+        path.write_text(str(port))
+    return port

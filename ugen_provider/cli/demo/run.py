@@ -12,14 +12,114 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ugen_provider.cli.demo.local_ugen import LocalUGen
-from ugen_provider.cli.demo.parts import DemoParts, demo_parts
-from ugen_provider.cli.demo.processes import stop_together
-from ugen_provider.cli.demo.results import Result, problems_of, problems_of_pass, read_results
-from ugen_provider.cli.demo.sides import AirflowSide, DagsterSide, Side, airflow_keys
+from ugen_provider.cli.demo.processes import LocalUGen, stop_together
+from ugen_provider.cli.demo.sides import AirflowSide, DagsterSide, DemoParts, Side, airflow_keys, demo_parts
 from ugen_provider.cli.demo.watch import Pass, Watch
-from ugen_provider.core.feeds import Order, RejectedRow, plan_feed
-from ugen_provider.core.media import write_gallery
+from ugen_provider.core.feeds import FeedOrder, RejectedRow, plan_feed
+from ugen_provider.core.media import Manifest, write_gallery
+from ugen_provider.core.media.manifest import MANIFEST_NAME, read_manifest
+
+DEFAULT_ASPECT = "9:16"
+DEFAULT_SEGMENT_SECONDS = 8
+TOLERANCE = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One job's files, with the side that ordered it."""
+
+    side: str
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def video(self) -> Path | None:
+        """The final video's file, None if the manifest names none."""
+        final = self.manifest.file("final")
+        return self.folder / final.path if final else None
+
+
+def read_results(output: Path, *, sides: Sequence[str]) -> list[Result]:
+    """Read all manifests below a folder.
+
+    Args:
+        output: The demo's output folder, with a folder per side.
+        sides: The sides.
+
+    Returns:
+        A result per job, by side and then by product.
+    """
+    found = []
+    for side in sides:
+        for path in sorted((output / side).glob(f"*/*/{MANIFEST_NAME}")):
+            manifest = read_manifest(path.read_bytes())
+            if manifest is not None:
+                found.append(Result(side=side, folder=path.parent, manifest=manifest))
+    return found
+
+
+def problems_of(results: Sequence[Result], *, products: Sequence[str], sides: Sequence[str]) -> list[str]:
+    """Return what is not as it was ordered.
+
+    Args:
+        results: What was found.
+        products: The ids of the products that each side had to order.
+        sides: The sides.
+
+    Returns:
+        A sentence per problem; empty when everything held.
+    """
+    found = []
+    for side in sides:
+        for product in products:
+            own = [each for each in results if each.side == side and each.manifest.product_id == product]
+            if len(own) != 1:
+                found.append(f"{side}: {len(own)} results of product {product}, expected 1")
+            found += [f"{side}, product {product}: {problem}" for each in own for problem in _problems_of_one(each)]
+    return found
+
+
+def _problems_of_one(result: Result) -> list[str]:
+    final = result.manifest.file("final")
+    if final is None or result.video is None or not result.video.exists():
+        return ["no final video"]
+    if not final.width or not final.height or not final.duration:
+        return ["the final video was not measured (is PyAV installed?)"]
+    found = []
+    job = result.manifest.job
+    across, down = str(job.get("aspect_ratio") or DEFAULT_ASPECT).split(":")
+    if abs(final.width / final.height * int(down) / int(across) - 1) > TOLERANCE:
+        found.append(f"the final video is {final.width}x{final.height}, expected {across}:{down}")
+    seconds = int(job["segment_count"]) * int(job.get("segment_duration") or DEFAULT_SEGMENT_SECONDS)
+    if abs(final.duration / seconds - 1) > TOLERANCE:
+        found.append(f"the final video lasts {final.duration:.1f} s, expected {seconds} s")
+    if not any(file.kind == "keyframe" for file in result.manifest.files):
+        found.append("no keyframe picture")
+    return found
+
+
+def problems_of_pass(done: Pass, *, orders: int, sides: Sequence[str]) -> list[str]:
+    """Return what a pass bought that it should not have.
+
+    Args:
+        done: The pass.
+        orders: How many products each side orders.
+        sides: The sides.
+
+    Returns:
+        A sentence per problem; empty when everything held.
+    """
+    found = [
+        f"{done.name}: {side} has created {done.created.get(side, 0)} jobs, expected {orders}"
+        for side in sides
+        if done.created.get(side, 0) != orders
+    ]
+    if not done.bought and done.spent:
+        found.append(f"{done.name}: nothing was bought, but {done.spent} credits are gone")
+    if done.bought and done.name == "again":
+        found.append(f"{done.name}: {done.bought} jobs were bought a second time")
+    return found
+
 
 SIDES = ("airflow", "dagster")
 STATE = ".state"
@@ -28,10 +128,10 @@ REPORT = "report.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What the demo is asked for.
+    """Options of one run of the demo.
 
     Attributes:
-        output: Where the videos, the gallery and the state go; a second run on it goes on from there.
+        output: Where the videos, the gallery and the state go; a second run on it continues from there.
         speed: Emulated seconds a real second.
     """
 
@@ -40,8 +140,8 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
-    """What the passes were like.
+class DemoResult:
+    """Results of all passes of the demo.
 
     Attributes:
         passes: One after the other.
@@ -57,7 +157,7 @@ def run_demo(options: DemoOptions, *, console: Console) -> bool:
 
     Args:
         options: What is asked for.
-        console: Where to tell about it.
+        console: Where to print.
 
     Returns:
         Whether everything held.
@@ -71,7 +171,7 @@ def run_demo(options: DemoOptions, *, console: Console) -> bool:
     output = options.output.resolve()
     parts = demo_parts()
     rows = list(plan_feed(parts.feed, job_defaults={"segment_count": 1}))
-    products = [row.product_id for row in rows if isinstance(row, Order)]
+    products = [row.product_id for row in rows if isinstance(row, FeedOrder)]
     rejected = [row for row in rows if isinstance(row, RejectedRow)]
     console.print(f"{parts.feed.name}: {len(products)} products to film, {len(rejected)} rejected", highlight=False)
     for row in rejected:
@@ -108,7 +208,7 @@ def run_demo(options: DemoOptions, *, console: Console) -> bool:
 
 def _run_passes(
     options: DemoOptions, *, output: Path, parts: DemoParts, products: Sequence[str], console: Console
-) -> Ran:
+) -> DemoResult:
     """Start everything, run the passes, and end everything."""
     state = output / STATE
     keys = airflow_keys(products)
@@ -128,7 +228,7 @@ def _run_passes(
         stack.callback(stop_together, [airflow.airflow, dagster.dagster])
         console.print("Starting a real Airflow (API server, scheduler, DAG processor, triggerer) and a real Dagster")
         watch = Watch(ugen=ugen, side_of=lambda key: "airflow" if key in keys else "dagster", console=console)
-        # Whoever finds everything bought already needs no second pass to see that nothing is bought.
+        # If everything was bought already, one pass is enough to see that nothing is bought.
         names = ("again",) if ugen.purchases() else ("first", "again")
         passes = []
         for number, name in enumerate(names):
@@ -136,9 +236,9 @@ def _run_passes(
             if name == "again":
                 console.print("Again: the same DAG run is cleared, the same partitions run once more")
             done = watch.run(name, steps=steps, pool=pool)
-            _tell(done, console=console)
+            _print_pass(done, console=console)
             passes.append(done)
-        return Ran(passes=tuple(passes), deferred=airflow.deferred())
+        return DemoResult(passes=tuple(passes), deferred=airflow.deferred())
 
 
 def _step(side: Side, *, prepare: bool) -> Callable[[], None]:
@@ -150,7 +250,7 @@ def _step(side: Side, *, prepare: bool) -> Callable[[], None]:
     return step
 
 
-def _tell(done: Pass, *, console: Console) -> None:
+def _print_pass(done: Pass, *, console: Console) -> None:
     said = f"{done.bought} jobs bought" if done.bought else "nothing was bought"
     created = ", ".join(f"{done.created.get(side, 0)} by {side}" for side in SIDES)
     console.print(

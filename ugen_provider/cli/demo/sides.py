@@ -7,22 +7,66 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ugen_provider.cli.demo.airflow_processes import RealAirflow
-from ugen_provider.cli.demo.dagster_api import ENDED
-from ugen_provider.cli.demo.dagster_processes import RealDagster
-from ugen_provider.cli.demo.local_ugen import LOCAL_KEY
-from ugen_provider.cli.demo.parts import DemoParts
-from ugen_provider.cli.demo.processes import wait_until
-from ugen_provider.core.jobs.scope import task_scope
+from ugen_provider.cli.demo.airflow import RealAirflow
+from ugen_provider.cli.demo.dagster import ENDED, RealDagster
+from ugen_provider.cli.demo.processes import LOCAL_KEY, wait_until
+from ugen_provider.core.jobs.order import task_key
+from ugen_provider.core.ledger.store import Ledger
+
+REPOSITORY = Path(__file__).parents[3]
+PACKAGED = Path(__file__).parent / "files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoParts:
+    """The feed and the two pipelines.
+
+    Attributes:
+        feed: A Google Merchant feed.
+        dag: The Airflow DAG file.
+        definitions: The file with the Dagster definitions.
+    """
+
+    feed: Path
+    dag: Path
+    definitions: Path
+
+
+def demo_parts() -> DemoParts:
+    """Find the files that the demo needs.
+
+    Returns:
+        The paths.
+
+    Raises:
+        FileNotFoundError: Neither the repository nor the wheel has them.
+    """
+    checkout = DemoParts(
+        feed=REPOSITORY / "examples" / "feed.xml",
+        dag=REPOSITORY / "example_dags" / "feed_to_videos.py",
+        definitions=REPOSITORY / "example_dagster" / "feed_to_videos.py",
+    )
+    wheel = DemoParts(
+        feed=PACKAGED / "feed.xml",
+        dag=PACKAGED / "feed_to_videos.py",
+        definitions=PACKAGED / "dagster_feed_to_videos.py",
+    )
+    for parts in (checkout, wheel):
+        if parts.feed.exists() and parts.dag.exists() and parts.definitions.exists():
+            return parts
+    raise FileNotFoundError(f"the demo's feed and pipelines are neither in {REPOSITORY} nor in {PACKAGED}")
+
 
 DAG_ID = "feed_to_videos"
 RUN_ID = "demo"
 MAKE_VIDEO = "make_video"
 CONNECTION_ID = "ugen_default"
+LEDGER_ID = "ugen_ledger"
+"""Connection of the ledger in Airflow."""
 PARTITIONS = "ugen_products"
 ASSETS = ("keyframes", "videos", "final_video")
 RUN_SECONDS = 240.0
-GENERATIONS = 5
+PURCHASES = 5
 
 
 class SideFailedError(RuntimeError):
@@ -47,8 +91,8 @@ class AirflowSide:
     """A real Airflow that runs `example_dags/feed_to_videos.py`.
 
     Args:
-        state: The folder for Airflow's home.
-        output: Where the DAG puts the videos.
+        state: The folder for Airflow's home and the ledger.
+        output: Where the DAG stores the videos.
         parts: The feed and the DAG file.
         base_url: The U-Gen API.
 
@@ -71,11 +115,9 @@ class AirflowSide:
         self.airflow = RealAirflow(self.state / "home", dags=dags, env=env, parallelism=5)
 
     def prepare(self) -> None:
-        """Start Airflow, and give it the connection."""
+        """Start Airflow, and add the connections."""
         self.airflow.up()
-        self.airflow.api.set_connection(
-            CONNECTION_ID, conn_type="ugen", password=LOCAL_KEY, extra={"base_url": self.base_url}
-        )
+        set_connections(self.airflow, base_url=self.base_url, ledger=init_ledger(self.state))
         self.airflow.wait_for_dag(DAG_ID)
 
     def run(self) -> None:
@@ -113,7 +155,7 @@ class AirflowSide:
             )
 
     def deferred(self) -> tuple[int, ...]:
-        """Which of the mapped tasks were seen waiting in the triggerer.
+        """Return the mapped tasks that were seen waiting in the triggerer.
 
         Returns:
             Their map indexes.
@@ -126,8 +168,8 @@ class DagsterSide:
     """A real Dagster with `example_dagster/feed_to_videos.py`.
 
     Args:
-        state: The folder for Dagster's home.
-        output: Where the assets put the videos.
+        state: The folder for Dagster's home and the ledger.
+        output: Where the assets store the videos.
         parts: The feed and the file with the definitions.
         base_url: The U-Gen API.
         products: The partition keys: the ids of the good products.
@@ -146,6 +188,7 @@ class DagsterSide:
             "UGEN_BASE_URL": self.base_url,
             "UGEN_FEED": str(self.parts.feed),
             "UGEN_OUTPUT": str(self.output),
+            "UGEN_LEDGER": str(init_ledger(self.state)),
         }
         self.dagster = RealDagster(
             self.state / "home",
@@ -180,17 +223,46 @@ class DagsterSide:
             )
 
 
+def init_ledger(folder: Path) -> Path:
+    """Create the ledger of one orchestrator, or keep the existing one; the demo accepts any disk.
+
+    Args:
+        folder: Its folder.
+
+    Returns:
+        The path of the ledger.
+    """
+    path = folder.resolve() / "ledger.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Ledger.init(str(path), allow_ephemeral=True).close()
+    return path
+
+
+def set_connections(airflow: RealAirflow, *, base_url: str, ledger: Path) -> None:
+    """Add the connections of the account and of its ledger to an Airflow.
+
+    Args:
+        airflow: A running Airflow.
+        base_url: The U-Gen API.
+        ledger: The ledger's file.
+    """
+    api = airflow.api
+    api.set_connection(LEDGER_ID, conn_type="sqlite", host=str(ledger))
+    extra = {"base_url": base_url, "ledger_conn_id": LEDGER_ID}
+    api.set_connection(CONNECTION_ID, conn_type="ugen", password=LOCAL_KEY, extra=extra)
+
+
 def airflow_keys(products: Sequence[str]) -> frozenset[str]:
-    """The idempotency keys under which Airflow's tasks buy: they follow from dag, run, task and map index.
+    """Return the idempotency keys under which Airflow's tasks buy: they follow from dag, run, task and map index.
 
     Args:
         products: The ids of the good products, in the order of the feed.
 
     Returns:
-        The keys of each task's first generations.
+        The keys of each task's first purchases.
     """
-    scopes = [
-        task_scope(dag_id=DAG_ID, run_id=RUN_ID, task_id=MAKE_VIDEO, map_index=index) for index in range(len(products))
+    orders = [
+        task_key(dag_id=DAG_ID, run_id=RUN_ID, task_id=MAKE_VIDEO, map_index=index) for index in range(len(products))
     ]
-    scopes += [task_scope(dag_id=DAG_ID, run_id=RUN_ID, task_id=MAKE_VIDEO, scope_key=product) for product in products]
-    return frozenset(scope.key(generation, fingerprint="") for scope in scopes for generation in range(GENERATIONS))
+    orders += [task_key(dag_id=DAG_ID, run_id=RUN_ID, task_id=MAKE_VIDEO, scope_key=product) for product in products]
+    return frozenset(order.idempotency_key(number, fingerprint="") for order in orders for number in range(PURCHASES))

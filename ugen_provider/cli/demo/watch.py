@@ -3,22 +3,104 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ugen_provider import JobState
-from ugen_provider.cli.demo.local_ugen import LocalUGen
-from ugen_provider.cli.demo.progress import JobBars, JobView
+from ugen_provider.cli.demo.processes import LocalUGen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """One job at one moment.
+
+    Attributes:
+        job_id: The job.
+        side: Who ordered it: `airflow` or `dagster`.
+        product: The product's name.
+        where: The stage that it is in, else its status.
+        percent: 0 to 100.
+    """
+
+    job_id: str
+    side: str
+    product: str
+    where: str
+    percent: float
+
+
+class JobBars:
+    """The bars; a context manager, since a terminal has to be given back.
+
+    Args:
+        console: Where to write.
+
+    Examples:
+        ```python
+        with JobBars(console) as bars:
+            bars.show(views)
+        ```
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._shown: dict[str, str] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("  [bold]{task.fields[side]:<8}[/]{task.description:<30}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[where]:<11}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def show(self, views: Iterable[JobView]) -> None:
+        """Bring what is seen up to date.
+
+        Args:
+            views: All jobs, as they are now.
+        """
+        for view in views:
+            if self._live:
+                self._move(view)
+            elif self._shown.get(view.job_id) != view.where:
+                self._console.print(
+                    f"  {view.side:<8}{view.product[:30]:<31}{view.percent:>3.0f} %  {view.where}", highlight=False
+                )
+            self._shown[view.job_id] = view.where
+
+    def _move(self, view: JobView) -> None:
+        bar = self._bars.get(view.job_id)
+        if bar is None:
+            bar = self._progress.add_task(view.product[:29], total=100, side=view.side, where=view.where)
+            self._bars[view.job_id] = bar
+        self._progress.update(bar, completed=view.percent, where=view.where)
+
 
 LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """What one pass cost.
+    """Cost of one pass of the demo.
 
     Attributes:
         name: What it is called.
@@ -36,7 +118,7 @@ class Pass:
 
     @property
     def spent(self) -> int:
-        """Credits that are gone."""
+        """Credits that the pass has consumed."""
         return self.credits_before - self.credits_after
 
 
@@ -92,7 +174,7 @@ class Watch:
         )
 
     def _look(self, *, but: frozenset[str]) -> list[JobView]:
-        """The jobs as the service describes them now; what has ended is not asked for again."""
+        """Return the jobs as the service describes them now; what has ended is not asked for again."""
         self._ugen.processes.check()
         for purchase in self._ugen.purchases():
             if purchase.job_id in self._ended:
@@ -111,7 +193,7 @@ class Watch:
 
 
 def _all_done(futures: Sequence[Future[None]]) -> bool:
-    """Whether all have ended well; what one of them raised is raised here."""
+    """Return whether all have ended well; what one of them raised is raised here."""
     for future in futures:
         if future.done():
             future.result()

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is sent and what comes back. Requests are strict, answers are read tolerantly.
+"""Requests and answers as models. Requests are strict, answers are read tolerantly.
 
 An answer keeps fields that this version does not know (`model_extra`), and an optional field of a surprising type
 reads as None rather than hiding a job that was paid for.
 """
 
 import warnings as python_warnings
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import (
     AliasChoices,
@@ -15,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
@@ -22,26 +26,100 @@ from pydantic import (
 
 from ugen_provider.core.api import rules
 from ugen_provider.core.api.errors import InvalidRequestError
-from ugen_provider.core.api.pages import objects
-from ugen_provider.core.api.states import JobState as JobState  # noqa: PLC0414  whoever has an answer asks here
-from ugen_provider.core.api.states import state_of as state_of  # noqa: PLC0414
-from ugen_provider.core.api.tolerant import (
-    Anything,
-    Flag,
-    Id,
-    Number,
-    Text,
-    Timestamp,
-    Whole,
-    lenient,
-    text_of,
-)
+from ugen_provider.core.api.pagination import objects
+from ugen_provider.core.api.profile import JobState as JobState  # noqa: PLC0414  part of the answers' interface
+from ugen_provider.core.api.profile import state_of as state_of  # noqa: PLC0414
+
+if TYPE_CHECKING:
+    from pendulum import DateTime
+
+
+# Field types that never refuse: a value that cannot be read is None, so that one odd field hides no paid result.
+
+
+def lenient(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """Return what pydantic reads, or None where it would refuse."""
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+def _plain_utc(text: str) -> datetime | None:
+    """Read the common form of a time; pendulum, which reads more forms, takes fourteen times as long."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read.tzinfo is UTC else None
+
+
+def _timestamp(value: Any) -> Any:
+    import pendulum
+
+    try:
+        if isinstance(value, bool) or value is None:
+            return None
+        if isinstance(value, int | float):
+            return pendulum.from_timestamp(value / 1000 if abs(value) > 1e11 else value)
+        if isinstance(value, str):
+            if (plain := _plain_utc(value)) is not None:
+                return pendulum.DateTime(*plain.timetuple()[:6], plain.microsecond, tzinfo=pendulum.UTC)
+            parsed = pendulum.parse(value, tz="UTC")
+            return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return value if isinstance(value, pendulum.DateTime) else None
+
+
+def text_of(value: Any) -> Any:
+    """Return a number as text, since an id may be a number; everything else unchanged."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str | None, WrapValidator(lenient)]
+Whole = Annotated[int | None, WrapValidator(lenient)]
+Number = Annotated[float | None, WrapValidator(lenient)]
+Flag = Annotated[bool | None, WrapValidator(lenient)]
+Anything = Annotated[dict[str, Any] | None, WrapValidator(lenient)]
+Id = Annotated[str, BeforeValidator(text_of)]
+if TYPE_CHECKING:
+    Timestamp = DateTime | None
+else:
+    Timestamp = Annotated[Any, BeforeValidator(_timestamp)]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseMetadata:
+    """What a successful answer says beside its body. Empty for an entry of a list, and for what no request read.
+
+    Attributes:
+        status: The HTTP status; 0 where there was no answer.
+        request_id: The id that the service gave the request, to quote to U-Gen's support; None where it gave none.
+        rate_limits: The headers about the rate limit by name in lower case, such as `x-ratelimit-remaining`.
+    """
+
+    status: int = 0
+    request_id: str | None = None
+    rate_limits: Mapping[str, str] = field(default_factory=dict)
 
 
 class Answer(BaseModel):
-    """The base of everything that the service answers with: unknown fields are kept, in `model_extra`."""
+    """The base of all answers: unknown fields are kept in `model_extra`."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, defer_build=True)
+
+    @cached_property
+    def response_metadata(self) -> ResponseMetadata:
+        """The request id and the rate limits of the answer that this was read from; empty for an entry of a list."""
+        return ResponseMetadata()
+
+    def _keep_metadata(self, status: int, request_id: str | None, headers: Mapping[str, str]) -> None:
+        """Keep what the answer said beside its body, where a cached property keeps its value: it is never compared."""
+        limits = {name: value for name, value in headers.items() if "ratelimit" in name or "rate-limit" in name}
+        vars(self)["response_metadata"] = ResponseMetadata(status, request_id, limits)
 
 
 class Keyframe(Answer):
@@ -78,6 +156,7 @@ class Job(Answer):
         current_stage: One of `rules.STAGES`, or a word that this version does not know.
         progress_percent: 0 to 100, for display only; it may go back after a retry.
         credits_consumed: Credits settled, once the job has ended.
+        may_lack_video: Whether the service profile says that a completed job may have no final video.
     """
 
     job_id: Id = Field(validation_alias=AliasChoices("job_id", "id"))
@@ -99,16 +178,38 @@ class Job(Answer):
     created_at: Timestamp = None
     updated_at: Timestamp = None
     completed_at: Timestamp = None
+    may_lack_video: bool = False
 
     @property
     def state(self) -> JobState:
-        """What the status means."""
+        """Return what the status means."""
         return state_of(self.status)
 
     @property
     def ended(self) -> bool:
-        """Whether the service will do nothing more of its own accord."""
+        """Whether the job has ended."""
         return self.state.ended
+
+
+@dataclass(frozen=True, slots=True)
+class JobScan:
+    """The account's jobs as one reading of `GET /jobs` found them.
+
+    Attributes:
+        jobs: The jobs, each once, in the order of the list.
+        complete: Whether the end of the list is proven, so that a job that is missing here was not in the list.
+        repeated: Whether an id was on two pages: the list changed while it was read.
+        found: The job that ended the scan early; the list was then not read to its end.
+        pages: How many pages were read.
+        why: Why the list is not proven to be complete; empty where it is.
+    """
+
+    jobs: tuple[Job, ...]
+    complete: bool
+    repeated: bool
+    found: Job | None = None
+    pages: int = 0
+    why: str = ""
 
 
 class Suggestion(Answer):
@@ -142,14 +243,14 @@ class Transaction(Answer):
 
 
 class Estimate(Answer):
-    """What a job would cost, in credits."""
+    """Estimated cost of a job, in credits."""
 
     total_credits: int = Field(validation_alias=AliasChoices("total_credits", "total", "estimated_credits"))
     breakdown: Anything = None
 
 
 class WebhookSettings(Answer):
-    """The account's webhook; the secret is never told."""
+    """The account's webhook; the service never shows the secret."""
 
     webhook_configured: bool = False
     webhook_url: Text = None
@@ -173,7 +274,7 @@ class Template(Answer):
     updated_at: Timestamp = None
 
     def expand(self, *, product_name: str, product_image_url: str, segment_count: int | None = None) -> "CreateJob":
-        """A request from this template: the service takes no template id, so the client fills it in.
+        """Return a request from this template: the service takes no template id, so the client fills it in.
 
         Args:
             product_name: What the video is about.
@@ -224,6 +325,62 @@ class RequestIgnoredWarning(UserWarning):
     """The service will silently ignore part of the request."""
 
 
+VideoModel = Literal["veo3_fast", "veo3", "kling3_std", "kling3_pro", "kling3_4k"]
+AspectRatio = Literal["9:16", "16:9", "1:1"]
+QAIMode = Literal["lenient", "standard", "strict"]
+Stage = Literal["prepare", "agents", "init", "generation", "concat", "audio", "captions", "complete"]
+
+
+class JobFields(TypedDict, total=False):
+    """The fields of `CreateJob` as keywords; every other word is accepted as well, since the service may know more."""
+
+    product_name: str
+    product_image_url: str
+    segment_count: int
+    video_model: VideoModel | str | None
+    video_resolution: str | None
+    aspect_ratio: AspectRatio | str | None
+    segment_duration: int | None
+    interaction_mode: str | None
+    environment_description: str | None
+    key_selling_points: Sequence[str] | None
+    cta_text: str | None
+    custom_script: str | None
+    script_structure: str | None
+    script_tone: str | None
+    persona_id: str | None
+    captions_enabled: bool | None
+    caption_style: str | None
+    custom_caption_options: dict[str, Any] | None
+    music_enabled: bool | None
+    music_mood: str | None
+    music_volume: float | None
+    custom_music_id: str | None
+    elevenlabs_voice_id: str | None
+    voice_settings: dict[str, Any] | None
+    qai_enabled: bool | None
+    qai_mode: QAIMode | str | None
+    max_retries_keyframe: int | None
+    max_retries_video: int | None
+    human_review: str | None
+    human_review_max_rejections: int | None
+    human_review_budget: str | None
+    failure_behavior: str | None
+    stop_at_stage: Stage | str | None
+    webhook_url: str | None
+
+
+def request_of(job: "CreateJob | Mapping[str, Any] | None", fields: Mapping[str, Any]) -> "CreateJob":
+    """Return the request from a `CreateJob`, a mapping, keywords, or several of them; keywords come last.
+
+    Raises:
+        InvalidRequestError: A documented rule is broken.
+    """
+    if isinstance(job, CreateJob):
+        return CreateJob(**{**job.body(), **fields}) if fields else job
+    return CreateJob.model_validate({**(job or {}), **fields})
+
+
 class CreateJob(BaseModel):
     """A request for one video: all 35 fields of `POST /jobs`. Only what was set is sent.
 
@@ -247,8 +404,8 @@ class CreateJob(BaseModel):
         script_tone: How it sounds: `conversational`, `enthusiastic`.
         persona_id: Who speaks; a random persona where not given.
         captions_enabled: Whether there are captions.
-        caption_style: How they look.
-        custom_caption_options: How they look, in detail; the service charges for it.
+        caption_style: Style of the captions.
+        custom_caption_options: Detailed style of the captions; the service charges for it.
         music_enabled: Whether there is music.
         music_mood: Which music: `upbeat`.
         music_volume: 0 to 1.
@@ -264,7 +421,7 @@ class CreateJob(BaseModel):
         human_review_budget: What is done once that is used up: `accept_best`.
         failure_behavior: What happens where no repeat passed: `accept_best`.
         stop_at_stage: Stage after which the job pauses.
-        webhook_url: Who is told of this job, instead of the account's webhook.
+        webhook_url: Receives the events of this job, instead of the account's webhook.
         idempotency_key: The key under which the service knows this order; normally left to `core.jobs`.
 
     Raises:
@@ -281,9 +438,9 @@ class CreateJob(BaseModel):
     product_name: str
     product_image_url: str
     segment_count: int
-    video_model: str | None = None
+    video_model: VideoModel | str | None = None
     video_resolution: str | None = None
-    aspect_ratio: str | None = None
+    aspect_ratio: AspectRatio | str | None = None
     segment_duration: int | None = None
     interaction_mode: str | None = None
     environment_description: str | None = None
@@ -303,14 +460,14 @@ class CreateJob(BaseModel):
     elevenlabs_voice_id: str | None = None
     voice_settings: dict[str, Any] | None = None
     qai_enabled: bool | None = None
-    qai_mode: str | None = None
+    qai_mode: QAIMode | str | None = None
     max_retries_keyframe: int | None = None
     max_retries_video: int | None = None
     human_review: str | None = None
     human_review_max_rejections: int | None = None
     human_review_budget: str | None = None
     failure_behavior: str | None = None
-    stop_at_stage: str | None = None
+    stop_at_stage: Stage | str | None = None
     webhook_url: str | None = None
     idempotency_key: str | None = None
 
@@ -327,11 +484,11 @@ class CreateJob(BaseModel):
         return made
 
     def body(self) -> dict[str, Any]:
-        """The JSON that is sent: the fields that were set, in the order of the table."""
+        """Return the JSON that is sent: the fields that were set, in the order of the table."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def with_model(self, video_model: str | None) -> "CreateJob":
-        """This request under the model that the account uses where the request names none.
+        """Return this request with the account's model where the request names none.
 
         Raises:
             InvalidRequestError: The request breaks a rule of that model.

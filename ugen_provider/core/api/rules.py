@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation rules out in a create-job request: one table in plain Python.
+"""The documented rules of a create-job request: one table in plain Python.
 
 Read by `CreateJob`, by the operators when a DAG is parsed and by the Dagster component when its YAML is loaded, so it
 imports neither httpx nor pydantic. Value lists that the documentation leaves open stay open here.
@@ -17,7 +17,7 @@ STAGES = ("prepare", "agents", "init", "generation", "concat", "audio", "caption
 """The eight stages of a job, in order."""
 
 DEFAULT_VIDEO_MODEL = "veo3_fast"
-"""What the service takes where nobody names a model."""
+"""The service's default model."""
 
 Kind = Literal["string", "url", "integer", "number", "boolean", "object", "strings"]
 
@@ -37,10 +37,14 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """What one field may hold. `default` is what the service takes when the field is left out."""
+    """Allowed values of one field, and what it is about in a sentence or two.
+
+    `default` is what the service takes when the field is left out.
+    """
 
     name: str
     kind: Kind
+    about: str
     required: bool = False
     default: Any = None
     least: float | None = None
@@ -49,41 +53,214 @@ class FieldRule:
 
 
 FIELDS: tuple[FieldRule, ...] = (
-    FieldRule("product_name", "string", required=True),
-    FieldRule("product_image_url", "url", required=True),
-    FieldRule("segment_count", "integer", required=True, least=1, most=10),
-    FieldRule("video_model", "string", default=DEFAULT_VIDEO_MODEL),
-    FieldRule("video_resolution", "string", default="standard"),
-    FieldRule("aspect_ratio", "string", default="9:16"),
-    FieldRule("segment_duration", "integer", default=8, least=1),
-    FieldRule("interaction_mode", "string", default="holdable"),
-    FieldRule("environment_description", "string"),
-    FieldRule("key_selling_points", "strings"),
-    FieldRule("cta_text", "string"),
-    FieldRule("custom_script", "string"),
-    FieldRule("script_structure", "string", default="standard_5phase"),
-    FieldRule("script_tone", "string", default="conversational"),
-    FieldRule("persona_id", "string"),
-    FieldRule("captions_enabled", "boolean", default=True),
-    FieldRule("caption_style", "string", default="tiktok_karaoke"),
-    FieldRule("custom_caption_options", "object"),
-    FieldRule("music_enabled", "boolean", default=True),
-    FieldRule("music_mood", "string"),
-    FieldRule("music_volume", "number", default=0.15, least=0, most=1),
-    FieldRule("custom_music_id", "string"),
-    FieldRule("elevenlabs_voice_id", "string"),
-    FieldRule("voice_settings", "object"),
-    FieldRule("qai_enabled", "boolean", default=True),
-    FieldRule("qai_mode", "string", default="lenient"),
-    FieldRule("max_retries_keyframe", "integer", default=1, least=0, most=5),
-    FieldRule("max_retries_video", "integer", default=0, least=0, most=5),
-    FieldRule("human_review", "string", default="off"),
-    FieldRule("human_review_max_rejections", "integer", default=0, least=0),
-    FieldRule("human_review_budget", "string", default="accept_best"),
-    FieldRule("failure_behavior", "string", default="accept_best"),
-    FieldRule("stop_at_stage", "string", one_of=STAGES),
-    FieldRule("webhook_url", "url"),
-    FieldRule("idempotency_key", "string"),
+    FieldRule(
+        "product_name",
+        "string",
+        "Name of the product, as the presenter says it.",
+        required=True,
+    ),
+    FieldRule(
+        "product_image_url",
+        "url",
+        "Address of its picture (http or https), which the service must be able to fetch.",
+        required=True,
+    ),
+    FieldRule(
+        "segment_count",
+        "integer",
+        "Length of the video in segments of segment_duration seconds; the credits grow with it.",
+        required=True,
+        least=1,
+        most=10,
+    ),
+    FieldRule(
+        "video_model",
+        "string",
+        "Model that makes the video: Veo makes segments of 8 s; Kling makes 3 to 10 s, and alone 1:1.",
+        default=DEFAULT_VIDEO_MODEL,
+    ),
+    FieldRule(
+        "video_resolution",
+        "string",
+        "Resolution of the video; the credits can depend on it.",
+        default="standard",
+    ),
+    FieldRule(
+        "aspect_ratio",
+        "string",
+        "Shape of the picture: 9:16, 16:9, or with a Kling model 1:1.",
+        default="9:16",
+    ),
+    FieldRule(
+        "segment_duration",
+        "integer",
+        "Seconds of a segment: 8 with Veo, 3 to 10 with Kling.",
+        default=8,
+        least=1,
+    ),
+    FieldRule(
+        "interaction_mode",
+        "string",
+        "How the presenter shows the product: holdable (in the hand), display_static (beside it).",
+        default="holdable",
+    ),
+    FieldRule(
+        "environment_description",
+        "string",
+        "Where the scene takes place, in your words.",
+    ),
+    FieldRule(
+        "key_selling_points",
+        "strings",
+        "A point that the generated script makes; custom_script replaces it.",
+    ),
+    FieldRule(
+        "cta_text",
+        "string",
+        "What the generated script asks the viewer to do at its end; custom_script replaces it.",
+    ),
+    FieldRule(
+        "custom_script",
+        "string",
+        "The spoken words; script_structure, script_tone, key_selling_points and cta_text are then ignored.",
+    ),
+    FieldRule(
+        "script_structure",
+        "string",
+        "Structure of the generated script; custom_script replaces it.",
+        default="standard_5phase",
+    ),
+    FieldRule(
+        "script_tone",
+        "string",
+        "Tone of the generated script, such as conversational or enthusiastic; custom_script replaces it.",
+        default="conversational",
+    ),
+    FieldRule(
+        "persona_id",
+        "string",
+        "Id of the presenter; without one the service picks a presenter at random.",
+    ),
+    FieldRule(
+        "captions_enabled",
+        "boolean",
+        "Whether the spoken words are shown as captions.",
+        default=True,
+    ),
+    FieldRule(
+        "caption_style",
+        "string",
+        "Style of the captions.",
+        default="tiktok_karaoke",
+    ),
+    FieldRule(
+        "custom_caption_options",
+        "object",
+        "Details of the captions as an object; the service charges extra credits for it.",
+    ),
+    FieldRule(
+        "music_enabled",
+        "boolean",
+        "Whether music plays in the background.",
+        default=True,
+    ),
+    FieldRule(
+        "music_mood",
+        "string",
+        "Mood of the music from the catalog, such as upbeat.",
+    ),
+    FieldRule(
+        "music_volume",
+        "number",
+        "Loudness of the music; 0.15 is 15 %.",
+        default=0.15,
+        least=0,
+        most=1,
+    ),
+    FieldRule(
+        "custom_music_id",
+        "string",
+        "Id of a track that you uploaded (`client.music`), in place of the catalog's.",
+    ),
+    FieldRule(
+        "elevenlabs_voice_id",
+        "string",
+        "Id of an ElevenLabs voice, in place of the presenter's.",
+    ),
+    FieldRule(
+        "voice_settings",
+        "object",
+        "Settings of that voice as an object.",
+    ),
+    FieldRule(
+        "qai_enabled",
+        "boolean",
+        "Whether the service scores each keyframe and segment.",
+        default=True,
+    ),
+    FieldRule(
+        "qai_mode",
+        "string",
+        "Score from which a keyframe or segment passes: lenient 0.55, standard 0.70, strict 0.80.",
+        default="lenient",
+    ),
+    FieldRule(
+        "max_retries_keyframe",
+        "integer",
+        "How often a keyframe that did not pass is made again.",
+        default=1,
+        least=0,
+        most=5,
+    ),
+    FieldRule(
+        "max_retries_video",
+        "integer",
+        "How often a segment that did not pass is made again.",
+        default=0,
+        least=0,
+        most=5,
+    ),
+    FieldRule(
+        "human_review",
+        "string",
+        "Whether people of the service review the results; off is no review.",
+        default="off",
+    ),
+    FieldRule(
+        "human_review_max_rejections",
+        "integer",
+        "How often such a review may reject.",
+        default=0,
+        least=0,
+    ),
+    FieldRule(
+        "human_review_budget",
+        "string",
+        "What happens when these rejections are used up.",
+        default="accept_best",
+    ),
+    FieldRule(
+        "failure_behavior",
+        "string",
+        "What happens if no attempt passed: accept_best takes the best one.",
+        default="accept_best",
+    ),
+    FieldRule(
+        "stop_at_stage",
+        "string",
+        "Stage after which the job stops, for example init to check the keyframe before you pay for video.",
+        one_of=STAGES,
+    ),
+    FieldRule(
+        "webhook_url",
+        "url",
+        "Address that receives the events of this job, in place of the account's webhook.",
+    ),
+    FieldRule(
+        "idempotency_key",
+        "string",
+        "Key under which the service knows this request.",
+    ),
 )
 """All fields of `POST /jobs`, with the service's defaults."""
 
@@ -249,7 +426,7 @@ def check_stage(value: str, *, name: str = "restart_from_stage") -> list[Violati
 
 
 def warnings(fields: Mapping[str, Any]) -> list[str]:
-    """What the service will silently ignore or change in a request that breaks no rule.
+    """Return what the service will silently ignore or change in a request that breaks no rule.
 
     Examples:
         >>> warnings({"custom_script": "Look!", "cta_text": "Buy"})
@@ -269,11 +446,42 @@ def warnings(fields: Mapping[str, Any]) -> list[str]:
         found.append("max_retries_keyframe is 0 while qai_enabled is on: the service may raise it to 1")
     if fields.get("custom_music_id") and fields.get("music_mood"):
         found.append("custom_music_id is set, so music_mood has no effect")
+    found += [f"{name} is {fields[name]!r}: did you mean {word!r}?" for name, word in near_misses(fields).items()]
     return found
 
 
+KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "video_model": ("veo3_fast", "veo3", "kling3_std", "kling3_pro", "kling3_4k"),
+    "aspect_ratio": ("9:16", "16:9", "1:1"),
+    "qai_mode": ("lenient", "standard", "strict"),
+    "interaction_mode": ("holdable", "display_static"),
+    "script_tone": ("conversational", "enthusiastic"),
+    "failure_behavior": ("accept_best",),
+    "human_review_budget": ("accept_best",),
+}
+"""Words that some page of the documentation names. The service may know more, so another word is no violation."""
+
+
+def near_misses(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the known word for each field whose word is probably misspelled.
+
+    Examples:
+        >>> near_misses({"aspect_ratio": "9:17", "qai_mode": "strickt", "video_model": "klng3", "script_tone": "calm"})
+        {'video_model': 'kling3_4k', 'aspect_ratio': '9:16', 'qai_mode': 'strict'}
+    """
+    meant: dict[str, str] = {}
+    for name, words in KNOWN_WORDS.items():
+        value = fields.get(name)
+        if isinstance(value, str) and value not in words:
+            from difflib import get_close_matches
+
+            if close := get_close_matches(value, words, n=1, cutoff=0.6):
+                meant[name] = close[0]
+    return meant
+
+
 def is_http_url(value: str) -> bool:
-    """Whether this is an absolute http or https URL with a host.
+    """Return whether this is an absolute http or https URL with a host.
 
     Examples:
         >>> is_http_url("https://shop.example/lamp.jpg"), is_http_url("/lamp.jpg")

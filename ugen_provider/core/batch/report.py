@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of a feed: counts that add up, credits, what is slow, dear or below par. Read from the ledger alone."""
+"""Report of a feed run: counts that add up, credits, slow, expensive or poor videos. Read from the ledger alone."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from ugen_provider.core.api.errors import ConfigError
-from ugen_provider.core.batch import schema
-from ugen_provider.core.batch.ledger import Catalogue, Ledger
-from ugen_provider.core.batch.plans import Run
+from ugen_provider.core.batch.runs import Run, RunState, state_of
 from ugen_provider.core.feeds.products import RejectedRow
-from ugen_provider.core.jobs.order import How
+from ugen_provider.core.jobs.order import PurchaseOutcome
+from ugen_provider.core.ledger import schema
+from ugen_provider.core.ledger.record import split_row_id
+from ugen_provider.core.ledger.store import Catalogue, Ledger
 
 _MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One product worth naming."""
+class ProductOutcome:
+    """Outcome of one product that is worth naming."""
 
     product_id: str
+    variant: str
     job_id: str | None
     state: str
     reason: str | None = None
@@ -38,19 +39,23 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of one run. `completed` to `running` add up to `products`.
+    """Result of one run. `completed` to `running` add up to `products`.
 
     Attributes:
         catalogue: Whose run.
         run_id: Its name.
         source: The feed, without credentials and query.
-        products: Products in the feed, good and bad.
+        finished: Whether nothing is left to do.
+        state: `planning`; `interrupted`, if its process is gone and the plan incomplete; `refused`; `buying`; `done`.
+        refused: Why the plan was refused, or its feed could not be read; its figures are those of the refused plan.
+        products: Products in the feed, good and bad, once for each of their variants.
         rows: Rows that they were made from.
         merged_rows: Rows beyond one per product.
         completed: Delivered in this run.
         failed: Failed, now or for good earlier.
         rejected: Rows that became no order.
         unchanged: Known, delivered and unchanged: no request was made.
+        adopted: Without a purchase of their own: they share that of a product whose request is equal.
         postponed: Left for the next run; `postponed_by` says why.
         skipped: Filtered, or an id that came before.
         running: Left running when the run was stopped.
@@ -63,9 +68,10 @@ class Report:
         credits_estimated: Of what this run submitted or ran again.
         credits_consumed: Of what this run submitted or ran again, and has ended.
         credits_released: Estimated and not consumed, of what has ended.
+        questions: The first that wait for a person to say whether they share a video; see `adopt`.
         below_min_score: Completed, and below the score that was asked for.
         slowest: Longest from the order to its end.
-        dearest: Most credits.
+        most_expensive: Most credits.
         failures: The first that failed.
         not_stored: Completed, but not all outputs could be stored; the next run fetches the rest.
     """
@@ -74,6 +80,8 @@ class Report:
     run_id: str
     source: str
     finished: bool
+    state: RunState
+    refused: str | None
     products: int
     rows: int
     merged_rows: int
@@ -81,6 +89,7 @@ class Report:
     failed: int
     rejected: int
     unchanged: int
+    adopted: int
     postponed: int
     skipped: int
     running: int
@@ -97,23 +106,25 @@ class Report:
     credits_consumed: int
     credits_released: int
     postponed_by: dict[str, int]
-    below_min_score: tuple[Outcome, ...]
+    questions: tuple[ProductOutcome, ...]
+    below_min_score: tuple[ProductOutcome, ...]
     below_min_score_count: int
-    slowest: tuple[Outcome, ...]
-    dearest: tuple[Outcome, ...]
-    failures: tuple[Outcome, ...]
+    slowest: tuple[ProductOutcome, ...]
+    most_expensive: tuple[ProductOutcome, ...]
+    failures: tuple[ProductOutcome, ...]
     not_stored: int
 
     @property
     def adds_up(self) -> bool:
         """Whether every product has exactly one outcome."""
         outcomes = (
-            self.completed, self.failed, self.rejected, self.unchanged, self.postponed, self.skipped, self.running
+            self.completed, self.failed, self.rejected, self.unchanged, self.adopted, self.postponed, self.skipped,
+            self.running,
         )  # fmt: skip
         return sum(outcomes) + self.open == self.products
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Return the report as JSON types."""
         read: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return read
 
@@ -122,8 +133,8 @@ class Report:
         return {name: value for name, value in self.to_dict().items() if not isinstance(value, list)}
 
     def table(self) -> str:
-        """For a person, in plain text."""
-        names = ("completed", "failed", "rejected", "unchanged", "postponed", "skipped", "running", "open")
+        """Return the report for a person, in plain text."""
+        names = ("completed", "failed", "rejected", "unchanged", "adopted", "postponed", "skipped", "running", "open")
         lines = [f"{self.catalogue}, run {self.run_id}: {self.products:,} products from {self.rows:,} rows"]
         lines += [
             f"  {name:<12}{count:>10,}" for name in names if (count := getattr(self, name)) or name == "completed"
@@ -140,24 +151,31 @@ class Report:
             lines.append(f"  {self.below_min_score_count:,} are below min_score")
         if self.not_stored:
             lines.append(f"  {self.not_stored:,} are not wholly stored; the next run fetches the rest")
+        if self.refused is not None:
+            lines.insert(1, f"  refused: {self.refused}")
+        elif self.state in {"planning", "interrupted"}:
+            lines.insert(1, f"  {self.state}: there is no complete plan")
+        lines += [f"  question: {_label(outcome)}: {outcome.reason}" for outcome in self.questions]
         lines += [f"  postponed: {count:,} ({reason})" for reason, count in self.postponed_by.items()]
-        lines += [f"  failed: {outcome.product_id}: {outcome.reason}" for outcome in self.failures]
+        lines += [f"  failed: {_label(outcome)}: {outcome.reason}" for outcome in self.failures]
         return "\n".join(lines)
 
 
 def report_of(ledger: Ledger, run: Run, *, min_score: float | None = None) -> Report:
-    """The report of a run as it stands.
+    """Return the report of a run in its present state.
 
     Args:
         ledger: Where.
         run: Which.
         min_score: Lowest quality score that is good enough.
     """
-    return ledger.read(lambda connection: _Reading(connection, run, min_score).report())
+    now = ledger.now()
+    return ledger.read(lambda connection: _ReportReader(connection, run, min_score, now=now).report())
 
 
-class _Reading:
-    def __init__(self, connection: sa.Connection, run: Run, min_score: float | None) -> None:
+class _ReportReader:
+    def __init__(self, connection: sa.Connection, run: Run, min_score: float | None, *, now: float) -> None:
+        self._now = now
         self._connection = connection
         self._run = run
         self._min_score = min_score
@@ -166,10 +184,10 @@ class _Reading:
         item = schema.item
         row = self._connection.execute(sa.select(schema.run).where(schema.run.c.id == self._run.id)).one()
         states = self._counts(item.c.state)
-        how = self._counts(item.c.how, item.c.state == "completed")
+        outcomes = self._counts(item.c.outcome, item.c.state == "completed")
         settled = item.c.state.in_(("completed", "failed"))
         below = sa.and_(item.c.state == "completed", item.c.score < self._min_score if self._min_score else sa.false())
-        ours = sa.or_(item.c.how.is_(None), item.c.how != How.FOUND.value)
+        ours = sa.or_(item.c.outcome.is_(None), item.c.outcome != PurchaseOutcome.RECOVERED.value)
         estimated = self._sum(item.c.estimate, ours)
         consumed = self._sum(item.c.consumed, ours)
         return Report(
@@ -177,6 +195,8 @@ class _Reading:
             run_id=self._run.run_id,
             source=row.source,
             finished=row.state == "done",
+            state=state_of(row, now=self._now),
+            refused=row.reason if row.state == "refused" else None,
             products=row.products,
             rows=row.rows,
             merged_rows=row.rows - row.products,
@@ -184,13 +204,14 @@ class _Reading:
             failed=states.get("failed", 0),
             rejected=row.rejected,
             unchanged=row.unchanged,
+            adopted=row.adopted,
             postponed=states.get("postponed", 0),
             skipped=row.filtered + row.duplicates,
             running=states.get("running", 0),
             open=states.get("planned", 0),
-            bought=how.get(How.SUBMITTED.value, 0),
-            attached=sum(how.values()) - how.get(How.SUBMITTED.value, 0),
-            found=how.get(How.FOUND.value, 0),
+            bought=outcomes.get(PurchaseOutcome.CREATED.value, 0),
+            attached=sum(outcomes.values()) - outcomes.get(PurchaseOutcome.CREATED.value, 0),
+            found=outcomes.get(PurchaseOutcome.RECOVERED.value, 0),
             new=row.new,
             changed=row.changed,
             filtered=row.filtered,
@@ -199,16 +220,17 @@ class _Reading:
             credits_estimated=estimated,
             credits_consumed=consumed,
             credits_released=max(0, self._sum(item.c.estimate, settled, ours) - consumed),
-            postponed_by=self._counts(item.c.reason, item.c.state == "postponed"),
+            postponed_by=self._counts(_short_reason(item.c.reason), item.c.state == "postponed"),
+            questions=self._named(item.c.reason.like("adopt:%"), item.c.seq),
             below_min_score=self._named(below, item.c.score),
             below_min_score_count=self._count(below),
             slowest=self._named(settled, (item.c.finished_at - item.c.started_at).desc()),
-            dearest=self._named(sa.and_(item.c.consumed > 0, ours), item.c.consumed.desc()),
+            most_expensive=self._named(sa.and_(item.c.consumed > 0, ours), item.c.consumed.desc()),
             failures=self._named(item.c.state == "failed", item.c.seq),
             not_stored=self._count(sa.and_(item.c.state == "completed", item.c.reason.is_not(None))),
         )
 
-    def _counts(self, column: sa.Column[Any], *where: Any) -> dict[str, int]:
+    def _counts(self, column: sa.ColumnElement[Any], *where: Any) -> dict[str, int]:
         query = sa.select(column, sa.func.count()).where(schema.item.c.run == self._run.id, *where).group_by(column)
         return {str(value): count for value, count in self._connection.execute(query)}
 
@@ -220,14 +242,14 @@ class _Reading:
         query = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(schema.item.c.run == self._run.id, *where)
         return int(self._connection.execute(query).scalar_one())
 
-    def _named(self, where: Any, order: Any) -> tuple[Outcome, ...]:
+    def _named(self, where: Any, order: Any) -> tuple[ProductOutcome, ...]:
         item = schema.item
         query = sa.select(item).where(item.c.run == self._run.id, where).order_by(order, item.c.seq).limit(_MOST_NAMED)
         return tuple(_outcome(row) for row in self._connection.execute(query))
 
 
-def outcomes(ledger: Ledger, run: Run) -> Iterator[Outcome]:
-    """Every product of a run that was not unchanged, rejected or skipped, in the feed's order."""
+def outcomes(ledger: Ledger, run: Run) -> Iterator[ProductOutcome]:
+    """Return every product of a run that was not unchanged, rejected or skipped, in the feed's order."""
     item = schema.item
     query = sa.select(item).where(item.c.run == run.id).order_by(item.c.seq)
     with ledger.streaming() as connection:
@@ -236,12 +258,13 @@ def outcomes(ledger: Ledger, run: Run) -> Iterator[Outcome]:
 
 
 def rejected_rows(ledger: Ledger, run: Run) -> Iterator[RejectedRow]:
-    """Every rejected row of a run, in the feed's order."""
+    """Return every rejected row of a run, in the feed's order."""
     table = schema.rejected
     query = sa.select(table).where(table.c.run == run.id).order_by(table.c.seq)
     with ledger.streaming() as connection:
         for row in connection.execute(query):
-            yield RejectedRow(row.line, row.item, row.product_id, row.column, row.rule, row.excerpt)
+            name, variant = split_row_id(row.product_id) if row.product_id is not None else (None, "")
+            yield RejectedRow(row.line, row.item, name, row.column, row.rule, row.excerpt, variant=variant)
 
 
 def write_rejected(ledger: Ledger, run: Run, path: str | os.PathLike[str]) -> int:
@@ -263,26 +286,8 @@ def write_rejected(ledger: Ledger, run: Run, path: str | os.PathLike[str]) -> in
     return count
 
 
-def rejected_table(rows: Iterable[RejectedRow], *, most: int = 50) -> str:
-    """Rejected rows for a person, in columns.
-
-    Args:
-        rows: The rows.
-        most: Rows at most; how many more there are is said below.
-    """
-    shown = list(islice(rows, most))
-    more = sum(1 for _ in rows) if not isinstance(rows, Collection) else max(0, len(rows) - most)
-    cells = [("line", "item", "product", "column", "rule", "value")]
-    cells += [(str(r.line or ""), str(r.item), r.product_id or "", r.column, r.rule, r.excerpt) for r in shown]
-    widths = [max(len(row[place]) for row in cells) for place in range(5)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in cells
-    ]
-    return "\n".join([*(line.rstrip() for line in lines), *([f"... and {more:,} more"] if more else [])])
-
-
 def find_run(ledger: Ledger, catalogue: Catalogue, run_id: str) -> Run:
-    """A run by its name, to read its report.
+    """Return a run by its name, to read its report.
 
     Raises:
         ConfigError: There is none.
@@ -295,7 +300,18 @@ def find_run(ledger: Ledger, catalogue: Catalogue, run_id: str) -> Run:
     return Run(number, catalogue, run_id, "")
 
 
-def _outcome(row: Any) -> Outcome:
+def _label(outcome: ProductOutcome) -> str:
+    return f"{outcome.product_id} ({outcome.variant})" if outcome.variant else outcome.product_id
+
+
+def _short_reason(reason: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Leave out what is particular to one product, so that reasons can be counted."""
+    return sa.case((reason.like("adopt:%"), "adopt"), else_=reason)
+
+
+def _outcome(row: Any) -> ProductOutcome:
     times = (row.started_at, row.finished_at)
     seconds = None if None in times else round(row.finished_at - row.started_at, 3)
-    return Outcome(row.product_id, row.job_id, row.state, row.reason, row.consumed, row.score, seconds)
+    return ProductOutcome(
+        *split_row_id(row.product_id), row.job_id, row.state, row.reason, row.consumed, row.score, seconds
+    )

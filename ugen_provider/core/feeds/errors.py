@@ -13,7 +13,7 @@ class MappingError(ConfigError):
 class FeedError(UGenError, ValueError):
     """The feed cannot be read, or not to its end.
 
-    Whoever plans before buying has bought nothing when this is raised.
+    A caller that plans before it buys has bought nothing when this is raised.
 
     Args:
         message: What is wrong and what to do next.
@@ -22,6 +22,7 @@ class FeedError(UGenError, ValueError):
         column: Column in that line, from 1, where known.
         item: Items read before it happened, where known.
         offset: Bytes into the (unpacked) feed, where known.
+        retryable: Whether reading it again can succeed, as after a broken connection.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class FeedError(UGenError, ValueError):
         column: int | None = None,
         item: int | None = None,
         offset: int | None = None,
+        retryable: bool = False,
     ) -> None:
+        self.retryable = retryable
         self.source = source
         self.line = line
         self.column = column

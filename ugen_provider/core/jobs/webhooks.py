@@ -2,7 +2,7 @@
 """Webhooks: whether a delivery is to be believed. Imports neither httpx nor pydantic.
 
 A delivery is signed with HMAC-SHA256 over `timestamp + "." + raw body`. A verified one is still only a hint: states
-and money are read from `GET /jobs/{jobId}`, and polling goes on, since the service gives up after about a minute.
+and money are read from `GET /jobs/{jobId}`, and polling continues, since the service gives up after about a minute.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from ugen_provider.core.api.config import Secret
 from ugen_provider.core.api.errors import MalformedWebhookError, SignatureMismatchError, TimestampToleranceError
-from ugen_provider.core.api.secrets import Secret
 
 SIGNATURE_HEADER = "X-UGen-Signature"
 TIMESTAMP_HEADER = "X-UGen-Timestamp"
@@ -25,14 +25,14 @@ TOLERANCE = 300.0
 """Seconds that a delivery may be old, or from the future."""
 
 MOST_BYTES = 1 << 20
-"""Bytes of the largest body that is looked at."""
+"""Bytes of the largest body that is read."""
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """A verified delivery.
+    """Webhook delivery whose signature was verified.
 
     Attributes:
         event: `job.completed`, `job.failed`, or a word that this version does not know.
@@ -50,7 +50,7 @@ class WebhookEvent:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What tells two deliveries of one event from two events: the service sends no delivery id."""
+        """Return the identity of the event, the same for two deliveries of it: the service sends no delivery id."""
         return self.job_id, self.event, self.timestamp or ""
 
 
@@ -70,7 +70,7 @@ def verify(
         headers: The request's headers, in any case; a list of pairs shows duplicates, which are refused.
         secrets: The secret, or several while one is being replaced.
         tolerance: Seconds that the delivery may be old, or from the future.
-        most_bytes: Largest body that is looked at.
+        most_bytes: Largest body that is read.
         now: Seconds since the epoch.
 
     Raises:
@@ -107,7 +107,7 @@ def verify(
 
 
 def sign(body: bytes, secret: str | Secret, *, timestamp: float | None = None) -> dict[str, str]:
-    """The headers of a delivery, for tests of a receiver.
+    """Return the headers of a delivery, for tests of a receiver.
 
     Args:
         body: The raw bytes.
@@ -131,7 +131,7 @@ def _keys(secrets: str | Secret | Sequence[str | Secret]) -> list[bytes]:
 def _header(headers: Headers, name: str) -> str:
     found = [value for key, value in _pairs(headers) if key.lower() == name.lower()]
     if len(found) != 1 or not found[0].strip():
-        raise MalformedWebhookError(f"the header {name} {'is missing' if not found else 'stands twice or is empty'}")
+        raise MalformedWebhookError(f"the header {name} {'is missing' if not found else 'is repeated or empty'}")
     return found[0].strip()
 
 

@@ -5,7 +5,7 @@
 `gallery.write_gallery` makes one page of all manifests below a folder. Links of the service are read without the API
 key, and never trusted for names, types or lengths.
 
-What may come in: one more kind of output, one more thing a manifest says. Whether a job is good is not judged here.
+Allowed here: one more kind of output, one more thing a manifest says. Whether a job is good is not judged here.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from ugen_provider.core.media.errors import DownloadError
     from ugen_provider.core.media.gallery import write_gallery
     from ugen_provider.core.media.manifest import Manifest, ManifestFile
-    from ugen_provider.core.media.outputs import Coming, download_outputs
+    from ugen_provider.core.media.outputs import PendingOutput, download_outputs
 
-__all__ = ["Coming", "DownloadError", "Manifest", "ManifestFile", "download_outputs", "write_gallery"]
+__all__ = ["DownloadError", "Manifest", "ManifestFile", "PendingOutput", "download_outputs", "write_gallery"]
 
 _HOMES = {
-    "Coming": "outputs",
     "DownloadError": "errors",
     "Manifest": "manifest",
     "ManifestFile": "manifest",
+    "PendingOutput": "outputs",
     "download_outputs": "outputs",
     "write_gallery": "gallery",
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is raised where an output cannot be brought home."""
+"""Errors of outputs that cannot be downloaded or stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from ugen_provider.core.api.errors import UGenError
 
 if TYPE_CHECKING:
     from ugen_provider.core.media.manifest import Manifest
+
+_PASSING = frozenset({"expired", "cut_short", "network", "storage"})
 
 Reason = Literal["expired", "refused", "cut_short", "wrong_type", "too_large", "private_address", "storage", "network"]
 """A stable word for programs: why a file was not stored."""
@@ -38,6 +40,7 @@ class DownloadError(UGenError):
         manifest: Manifest | None = None,
     ) -> None:
         self.reason = reason
+        self.retryable = reason in _PASSING
         self.url = url
         self.job_id = job_id
         self.manifest = manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -12,17 +13,49 @@ from string import Template
 from urllib.parse import quote
 
 from ugen_provider.core.media.manifest import MANIFEST_NAME, Manifest, ManifestFile, OutputKind, read_manifest
+from ugen_provider.core.media.outputs import safe_name
 
 PAGE_NAME = "index.html"
 _FAIR, _GOOD = 0.55, 0.70
 """The service's own thresholds for `lenient` and `standard`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """One job below the folder.
+
+    Attributes:
+        manifest: Its facts and files.
+        below: Its folder, relative to the page, ending in `/` unless it is empty.
+        side: The folder above that of the product, such as `airflow`: what made the video. '' if there is none.
+    """
+
+    manifest: Manifest
+    below: str
+    side: str
+
+    @property
+    def product(self) -> str:
+        """What an entry of the page is about: the product, or a job without one."""
+        return self.manifest.product_id or self.manifest.job_id
+
+    @property
+    def name(self) -> str:
+        """The product in words."""
+        return self.manifest.product_name or self.product
+
+    @property
+    def date(self) -> str:
+        """When its job ended."""
+        return str(self.manifest.job.get("completed_at") or self.manifest.written_at)
+
+
 def write_gallery(folder: str | os.PathLike[str], *, title: str = "U-Gen videos") -> Path:
-    """Write `index.html` into a folder of results: poster, video, scores and credits per job, with filters.
+    """Write `index.html` into a folder of results: an entry per product with its variants, and filters.
 
     Args:
-        folder: A local folder with manifests anywhere below it.
+        folder: A local folder with manifests anywhere below it. A folder above those of the products, such as
+            `airflow/`, becomes a badge.
         title: The page's heading.
 
     Returns:
@@ -36,16 +69,23 @@ def write_gallery(folder: str | os.PathLike[str], *, title: str = "U-Gen videos"
         PosixPath('results/index.html')
     """
     root = Path(folder)
-    found = sorted(_manifests(root), key=lambda entry: ((entry[0].product_name or "").lower(), entry[0].job_id))
+    entries: dict[str, list[_Result]] = {}
+    for result in _results(root):
+        entries.setdefault(result.product, []).append(result)
+    for results in entries.values():
+        results.sort(key=lambda one: one.date, reverse=True)  # the newest first
+        results.sort(key=lambda one: (one.side, one.manifest.variant or ""))
+    found = sorted(entries.values(), key=lambda results: (results[0].name.lower(), results[0].product))
+    everything = [one for results in found for one in results]
+    sides = sorted({one.side for one in everything if one.side})
     template = Template(files("ugen_provider.core.media").joinpath("gallery.html").read_text("utf-8"))
     page = template.substitute(
         title=escape(title),
-        sums=_sums([manifest for manifest, _ in found]),
-        statuses="".join(
-            f'<option value="{escape(status)}">{escape(status.capitalize())}</option>'
-            for status in sorted({manifest.status for manifest, _ in found})
-        ),
-        cards="\n".join(_card(manifest, below) for manifest, below in found),
+        sums=_sums([one.manifest for one in everything]),
+        statuses=_choices({one.manifest.status for one in everything}),
+        sides=_choices(sides),
+        sides_hidden="" if len(sides) > 1 else " hidden",
+        cards="\n".join(_entry(number, results) for number, results in enumerate(found)),
     )
     path = root / PAGE_NAME
     beside = path.with_name(f".{PAGE_NAME}.part")
@@ -54,12 +94,22 @@ def write_gallery(folder: str | os.PathLike[str], *, title: str = "U-Gen videos"
     return path
 
 
-def _manifests(root: Path) -> Iterator[tuple[Manifest, str]]:
-    for path in root.rglob(MANIFEST_NAME):
-        manifest = read_manifest(path.read_bytes())
+def _choices(words: Iterator[str] | Sequence[str] | set[str]) -> str:
+    return "".join(f'<option value="{escape(word)}">{escape(_title(word))}</option>' for word in sorted(words))
+
+
+def _title(word: str) -> str:
+    return word[:1].upper() + word[1:]
+
+
+def _results(root: Path) -> Iterator[_Result]:
+    for path in sorted(root.rglob(MANIFEST_NAME)):
+        manifest = read_manifest(path.read_bytes(), name=str(path))
         if manifest is not None:
-            below = path.parent.relative_to(root).as_posix()
-            yield manifest, "" if below == "." else f"{below}/"
+            parts = path.parent.relative_to(root).parts
+            own = {safe_name(value) for value in (manifest.product_id, manifest.variant, manifest.job_id) if value}
+            side = parts[0] if parts and parts[0] not in own else ""
+            yield _Result(manifest, "".join(f"{part}/" for part in parts), side)
 
 
 def _sums(manifests: Sequence[Manifest]) -> str:
@@ -76,35 +126,74 @@ def _sums(manifests: Sequence[Manifest]) -> str:
     return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in sums)
 
 
-def _card(manifest: Manifest, below: str) -> str:
-    name = manifest.product_name or manifest.product_id or manifest.job_id
+def _entry(number: int, results: Sequence[_Result]) -> str:
+    """Return a product with its results: one is shown, and a button for each chooses it."""
+    name = results[0].name
+    buttons = ""
+    if len(results) > 1:
+        labels = _labels(results)
+        inner = "".join(
+            f'<button type="button" aria-pressed="{"true" if place == 0 else "false"}">{escape(label)}</button>'
+            for place, label in enumerate(labels)
+        )
+        buttons = f'<div class="takes" role="group" aria-label="Videos of {escape(name)}">{inner}</div>'
+    takes = "".join(_take(one, hidden=place > 0) for place, one in enumerate(results))
+    heading = f'<h2 id="product-{number}">{escape(name)}</h2>'
+    return f'<article aria-labelledby="product-{number}">{heading}{buttons}{takes}</article>'
+
+
+def _labels(results: Sequence[_Result]) -> list[str]:
+    """Return what distinguishes the results of one product: the side, the variant, and else the date."""
+    plain = [", ".join(filter(None, (_title(one.side), one.manifest.variant))) for one in results]
+    return [
+        label
+        if label and plain.count(label) == 1
+        else ", ".join(filter(None, (label, one.date[:16].replace("T", " "))))
+        for label, one in zip(plain, results, strict=True)
+    ]
+
+
+def _take(result: _Result, *, hidden: bool) -> str:
+    manifest = result.manifest
     lowest = manifest.scores.lowest
-    words = " ".join(filter(None, (name, manifest.product_id, manifest.job_id, manifest.video_model))).lower()
+    words = (result.name, manifest.product_id, manifest.variant, manifest.job_id, manifest.video_model, result.side)
     data = {
-        "name": name.lower(),
-        "words": words,
+        "name": result.name.lower(),
+        "words": " ".join(filter(None, words)).lower(),
         "status": manifest.status,
+        "side": result.side,
         "score": "" if lowest is None else f"{lowest:g}",
         "credits": "" if manifest.credits.consumed is None else str(manifest.credits.consumed),
-        "date": str(manifest.job.get("completed_at") or manifest.written_at),
+        "date": result.date,
     }
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
+    badges = "".join(
+        f'<span class="badge">{escape(word)}</span>' for word in (_title(result.side), manifest.variant) if word
+    )
     ids = " · ".join(escape(value) for value in (manifest.product_id, manifest.job_id) if value)
     return (
-        f'<article {attributes}>{_stage(manifest, below)}<div class="text"><h2>{escape(name)}</h2>'
-        f'<div class="ids">{ids}</div>{_facts(manifest)}{_details(manifest, below)}</div></article>'
+        f'<section class="take" {attributes}{" hidden" if hidden else ""}>{_stage(result, badges)}<div class="text">'
+        f'<div class="ids">{ids}</div>{_facts(manifest)}{_details(result)}</div></section>'
     )
 
 
-def _stage(manifest: Manifest, below: str) -> str:
+def _stage(result: _Result, badges: str) -> str:
+    manifest, below = result.manifest, result.below
     poster = manifest.file("thumbnail") or next(_of_kind(manifest, "keyframe"), None)
     final = manifest.file("final")
+    name = escape(result.name)
     if final is not None:
-        shown = f' poster="{_link(below, poster)}"' if poster else ""
-        video = f'<video src="{_link(below, final)}"{shown} controls playsinline preload="none"></video>'
-        return f'<div class="stage">{video}</div>'
-    inner = f'<img src="{_link(below, poster)}" alt="" loading="lazy">' if poster else "no video"
-    return f'<div class="stage">{inner}</div>'
+        # The page sets the poster when the entry comes into view: a browser would load all of them at once.
+        shown = f' data-poster="{_link(below, poster)}"' if poster else ""
+        inner = (
+            f'<video src="{_link(below, final)}"{shown} controls playsinline preload="none" '
+            f'aria-label="Video of {name}"></video>'
+        )
+    elif poster:
+        inner = f'<img src="{_link(below, poster)}" alt="Picture of {name}; there is no video" loading="lazy">'
+    else:
+        inner = "no video"
+    return f'<div class="stage">{inner}{f"""<div class="badges">{badges}</div>""" if badges else ""}</div>'
 
 
 def _facts(manifest: Manifest) -> str:
@@ -123,10 +212,12 @@ def _facts(manifest: Manifest) -> str:
     return f'<ul class="facts">{"".join(facts)}</ul>'
 
 
-def _details(manifest: Manifest, below: str) -> str:
+def _details(result: _Result) -> str:
+    manifest, below = result.manifest, result.below
     frames = "".join(
         f'<li><a href="{_link(below, file)}">'
-        f'<img src="{_link(below, file)}" alt="Keyframe {file.index}" loading="lazy">{_score(file)}</a></li>'
+        f'<img src="{_link(below, file)}" alt="Keyframe {file.index} of {escape(result.name)}" loading="lazy">'
+        f"{_score(file)}</a></li>"
         for file in _of_kind(manifest, "keyframe")
     )
     parts = "".join(
@@ -149,7 +240,9 @@ def _of_kind(manifest: Manifest, kind: OutputKind) -> Iterator[ManifestFile]:
 
 
 def _score(file: ManifestFile) -> str:
-    return "" if file.score is None else f'<span class="{_class_of(file.score)}">{file.score:.2f}</span>'
+    if file.score is None:
+        return ""
+    return f'<span class="{_class_of(file.score)}"><span class="unseen">score </span>{file.score:.2f}</span>'
 
 
 def _class_of(score: float) -> str:

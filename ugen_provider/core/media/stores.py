@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -19,8 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 import fsspec
 
 from ugen_provider.core.api.errors import ConfigError
+from ugen_provider.core.media.origins import HTTPAddress, OriginError, StoredObject, locate_named
+from ugen_provider.core.private_files import FILE_MODE
+from ugen_provider.core.text import get_logger
 
-_log = logging.getLogger("ugen_provider.media")
+_log = get_logger("ugen_provider.media")
 _BLOCK = 1 << 20
 _PARTS = ".ugen-parts"
 _ABANDONED = timedelta(days=1)
@@ -33,12 +34,12 @@ class FilesystemPath(Protocol):
 
     @property
     def fs(self) -> Any:
-        """The filesystem."""
+        """Filesystem of fsspec that holds the file."""
         ...
 
     @property
     def path(self) -> str:
-        """The path in it."""
+        """Path of the file in its filesystem."""
         ...
 
 
@@ -47,10 +48,10 @@ Destination = str | os.PathLike[str] | FilesystemPath
 
 
 @contextmanager
-def _held(part: Path) -> Iterator[None]:
-    """Hold a file that is not whole yet, so that everybody sees that somebody writes it; it is gone afterwards."""
+def _held(part: Path, *, mode: int) -> Iterator[None]:
+    """Hold a partial file, so that other processes see that it is being written; it is gone afterwards."""
     begun = part.with_suffix(".begun")
-    descriptor = os.open(begun, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(begun, os.O_RDWR | os.O_CREAT, mode)
     _lock(descriptor)  # before it has the name by which it could be swept
     begun.replace(part)
     try:
@@ -61,7 +62,7 @@ def _held(part: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file until it is closed, also by death; False where somebody has it, or nothing can be locked."""
+    """Lock an open file until it is closed, also by a crash; False if another process has it or locks fail."""
     try:
         import fcntl
 
@@ -72,7 +73,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _is_abandoned(part: Path) -> bool:
-    """Whether nobody writes the file any more."""
+    """Return whether no process writes the file any more."""
     try:
         descriptor = os.open(part, os.O_RDWR)
     except OSError:
@@ -104,8 +105,10 @@ class Store:
             if isinstance(destination, FilesystemPath):
                 self._fs, root = destination.fs, destination.path
             else:
-                self._fs, root = fsspec.url_to_fs(os.fspath(destination))
-        except (ValueError, ImportError) as error:
+                origin = locate_named(destination)
+                address = origin.url if isinstance(origin, HTTPAddress | StoredObject) else origin.path
+                self._fs, root = fsspec.url_to_fs(address)
+        except (OriginError, ValueError, ImportError) as error:
             raise ConfigError(f"destination {self.name!r} cannot be used: {error}") from error
         self._root = root.rstrip("/")
         protocol = self._fs.protocol
@@ -115,18 +118,18 @@ class Store:
         return f"{self._root}/{name}"
 
     def location(self, name: str) -> str:
-        """Where a name is, as a path or URL for a person or another program."""
+        """Return the path or URL of a name for a person or another program."""
         return self._path(name) if self._local else str(self._fs.unstrip_protocol(self._path(name)))
 
     def read(self, name: str) -> bytes | None:
-        """What is stored under a name, None if nothing is."""
+        """Return what is stored under a name, None if nothing is."""
         try:
             return bytes(self._fs.cat_file(self._path(name)))
         except FileNotFoundError:
             return None
 
     def holds(self, name: str, *, size: int, sha256: str) -> bool:
-        """Whether exactly these bytes are stored under a name; they are read to know."""
+        """Return whether exactly these bytes are stored under a name; they are read to know."""
         try:
             if self._fs.size(self._path(name)) != size:
                 return False
@@ -139,7 +142,7 @@ class Store:
         return digest.hexdigest() == sha256
 
     @contextmanager
-    def spool(self, name: str) -> Iterator[Path]:
+    def spool(self, name: str, *, mode: int = 0o666) -> Iterator[Path]:
         """A place for a file that is not whole yet: beside the final name where that is local, else on local disk.
 
         It is gone afterwards, unless `publish` moved it.
@@ -150,13 +153,13 @@ class Store:
             part = Path(folder, f".{base}.{uuid.uuid4().hex[:12]}.part")
         else:
             part = Path(tempfile.gettempdir(), f"ugen-{uuid.uuid4().hex}.part")
-        with _held(part):
+        with _held(part, mode=mode if self._local else FILE_MODE):
             yield part
 
     def sweep(self, folder: str) -> None:
         """Remove what a process that was killed has left half-written; what others write is left alone.
 
-        On local disk a lock tells who still writes. Elsewhere the store's own date does: nothing lies there for a day
+        On local disk a lock shows that a process still writes. Elsewhere the store's date does: no file is there a day
         between its upload and its move.
 
         Args:
@@ -196,21 +199,7 @@ class Store:
             raise
 
     def write(self, name: str, content: bytes) -> None:
-        """Store a small file, whole or not at all."""
-        with self.spool(name) as part:
+        """Store a small file, whole or not at all; on a local disk only its owner may read it."""
+        with self.spool(name, mode=FILE_MODE) as part:
             part.write_bytes(content)
             self.publish(part, name)
-
-    def check_room(self, size: int) -> None:
-        """Refuse early what a local disk has no room for.
-
-        Raises:
-            OSError: There is less room than `size` bytes.
-        """
-        if self._local:
-            folder = Path(self._root)
-            while not folder.exists():
-                folder = folder.parent
-            free = shutil.disk_usage(folder).free
-            if free < size:
-                raise OSError(f"{self.name} has room for {free:,} bytes, and the file has {size:,}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/_emulator`: what a test moves, forces and looks at."""
+"""`/_emulator`: endpoints by which a test moves, forces and reads the emulator."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ugen_provider.emulator.api.bodies import parse_json
-from ugen_provider.emulator.api.http import Reply, Request, json_reply
+from ugen_provider.emulator.api.http import HttpRequest, Reply, json_reply
 from ugen_provider.emulator.settings import tenant_settings
-from ugen_provider.emulator.world import faults, outbox, outcomes
+from ugen_provider.emulator.world import faults, pipeline
 from ugen_provider.emulator.world.clock import iso
+from ugen_provider.emulator.world.errors import Invalid, not_found
 from ugen_provider.emulator.world.journal import as_json
 from ugen_provider.emulator.world.readings import choices, names
-from ugen_provider.emulator.world.refusals import Invalid, not_found
+from ugen_provider.emulator.world.webhooks import as_json as delivery_json
 from ugen_provider.emulator.world.world import World
 
 
@@ -22,14 +23,14 @@ class Ask:
     """A request to `/_emulator`, and its variable parts of the path."""
 
     world: World
-    request: Request
+    request: HttpRequest
     args: tuple[str, ...] = ()
 
 
 AdminHandler = Callable[[Ask], Reply]
 
 
-def _object(request: Request) -> dict[str, Any]:
+def _object(request: HttpRequest) -> dict[str, Any]:
     data = parse_json(request.body) if request.body.strip() else {}
     if not isinstance(data, dict):
         raise Invalid.one("dict_type", ("body",), "Input should be an object", data)
@@ -54,18 +55,18 @@ def _clock(world: World) -> Reply:
             "mode": clock.mode,
             "speed": clock.speed,
             "tick": clock.tick,
-            "next_change": world.desk.next_due(),
+            "next_change": world.jobs.next_due(),
         },
     )
 
 
 def clock(ask: Ask) -> Reply:
-    """`GET /_emulator/clock`."""
+    """Answer a request to `GET /_emulator/clock`."""
     return _clock(ask.world)
 
 
 def set_clock(ask: Ask) -> Reply:
-    """`PUT /_emulator/clock`: `speed` (0 is by hand) and `tick`."""
+    """Answer a request to `PUT /_emulator/clock`: `speed` (0 is by hand) and `tick`."""
     data = _object(ask.request)
     if "speed" in data:
         ask.world.clock.set_speed(_number(data, "speed"))
@@ -75,10 +76,10 @@ def set_clock(ask: Ask) -> Reply:
 
 
 def advance(ask: Ask) -> Reply:
-    """`POST /_emulator/clock/advance`: `seconds`, or `to_next_change: true`."""
+    """Answer a request to `POST /_emulator/clock/advance`: `seconds`, or `to_next_change: true`."""
     data = _object(ask.request)
     if data.get("to_next_change"):
-        coming = ask.world.desk.next_due()
+        coming = ask.world.jobs.next_due()
         ask.world.advance(max(0.0, coming - ask.world.now()) if coming is not None else 0.0)
     else:
         ask.world.advance(_number(data, "seconds"))
@@ -86,7 +87,7 @@ def advance(ask: Ask) -> Reply:
 
 
 def reset(ask: Ask) -> Reply:
-    """`POST /_emulator/reset`: begin anew, with another `seed` or other `readings` if given."""
+    """Answer a request to `POST /_emulator/reset`: begin anew, with another `seed` or other `readings` if given."""
     data = _object(ask.request)
     seed, readings = data.get("seed"), data.get("readings") or {}
     if not isinstance(seed, int | None) or not isinstance(readings, dict):
@@ -96,7 +97,7 @@ def reset(ask: Ask) -> Reply:
 
 
 def journal(ask: Ask) -> Reply:
-    """`GET /_emulator/journal`: purchases and requests.
+    """Answer a request to `GET /_emulator/journal`: purchases and requests.
 
     Filters: `kind`, `product_name`, `key`, `tenant` for purchases; `method`, `path`, `status`, `tenant`, `since` for
     requests; `limit` for how many of the newest requests are shown.
@@ -139,37 +140,37 @@ def _digits(asked: dict[str, str], name: str, default: int | None) -> int | None
 
 
 def forget_requests(ask: Ask) -> Reply:
-    """`DELETE /_emulator/journal`: drop the requests; purchases stay."""
+    """Answer a request to `DELETE /_emulator/journal`: drop the requests; purchases stay."""
     ask.world.journal.forget_requests()
     return Reply(204)
 
 
 def list_outcomes(ask: Ask) -> Reply:
-    """`GET /_emulator/outcomes`."""
-    return json_reply(200, [dataclasses.asdict(rule) for rule in ask.world.desk.outcomes])
+    """Answer a request to `GET /_emulator/outcomes`."""
+    return json_reply(200, [dataclasses.asdict(rule) for rule in ask.world.jobs.outcomes])
 
 
 def add_outcome(ask: Ask) -> Reply:
-    """`POST /_emulator/outcomes`: make the next job of a product fail, score low, or take long."""
+    """Answer a request to `POST /_emulator/outcomes`: make the next job of a product fail, score low, or take long."""
     data = _object(ask.request)
-    rule = _said(lambda: outcomes.parse(data))
-    ask.world.desk.outcomes.append(rule)
+    rule = _said(lambda: pipeline.parse(data))
+    ask.world.jobs.outcomes.append(rule)
     return json_reply(201, dataclasses.asdict(rule))
 
 
 def clear_outcomes(ask: Ask) -> Reply:
-    """`DELETE /_emulator/outcomes`."""
-    ask.world.desk.outcomes.clear()
+    """Answer a request to `DELETE /_emulator/outcomes`."""
+    ask.world.jobs.outcomes.clear()
     return Reply(204)
 
 
 def list_faults(ask: Ask) -> Reply:
-    """`GET /_emulator/faults`, each with how often it has matched and happened."""
+    """Answer a request to `GET /_emulator/faults`, each with how often it has matched and happened."""
     return json_reply(200, [faults.as_json(rule) for rule in ask.world.faults.rules])
 
 
 def add_faults(ask: Ask) -> Reply:
-    """`POST /_emulator/faults`: a rule, or a list of rules."""
+    """Answer a request to `POST /_emulator/faults`: a rule, or a list of rules."""
     data = parse_json(ask.request.body)
     rules = data if isinstance(data, list) else [data]
     if not all(isinstance(rule, dict) for rule in rules):
@@ -179,7 +180,7 @@ def add_faults(ask: Ask) -> Reply:
 
 
 def clear_faults(ask: Ask) -> Reply:
-    """`DELETE /_emulator/faults`."""
+    """Answer a request to `DELETE /_emulator/faults`."""
     ask.world.faults.rules.clear()
     return Reply(204)
 
@@ -189,41 +190,41 @@ def webhooks(ask: Ask) -> Reply:
     job_id = ask.request.params().get("job_id")
     return json_reply(
         200,
-        [outbox.as_json(item) for item in ask.world.outbox.deliveries.values() if job_id in (None, item.job_id)],
+        [delivery_json(item) for item in ask.world.webhooks.deliveries.values() if job_id in (None, item.job_id)],
     )
 
 
 def redeliver(ask: Ask) -> Reply:
-    """`POST /_emulator/webhooks/{id}/redeliver`: send an event again."""
-    delivery = ask.world.outbox.deliveries.get(ask.args[0])
+    """Answer a request to `POST /_emulator/webhooks/{id}/redeliver`: send an event again."""
+    delivery = ask.world.webhooks.deliveries.get(ask.args[0])
     if delivery is None:
         raise not_found("Delivery")
-    again = ask.world.outbox.redeliver(delivery, ask.world.now())
-    return dataclasses.replace(json_reply(201, outbox.as_json(again)), settle=True)
+    again = ask.world.webhooks.redeliver(delivery, ask.world.now())
+    return dataclasses.replace(json_reply(201, delivery_json(again)), settle=True)
 
 
 def dump(ask: Ask) -> Reply:
-    """`GET /_emulator/state`: everything, to be loaded again."""
+    """Answer a request to `GET /_emulator/state`: everything, to be loaded again."""
     return json_reply(200, ask.world.dump())
 
 
 def load(ask: Ask) -> Reply:
-    """`PUT /_emulator/state`: go back to what was dumped."""
+    """Answer a request to `PUT /_emulator/state`: go back to what was dumped."""
     data = _object(ask.request)
     _said(lambda: ask.world.load(data))
     return Reply(204)
 
 
 def add_tenant(ask: Ask) -> Reply:
-    """`POST /_emulator/tenants`: open an account, with the fields of `TenantSettings`."""
+    """Answer a request to `POST /_emulator/tenants`: open an account, with the fields of `TenantSettings`."""
     data = _object(ask.request)
     settings = _said(lambda: tenant_settings(data))
     tenant = _said(lambda: ask.world.open_tenant(settings))
-    return json_reply(201, {"name": tenant.name, "available": tenant.books.available})
+    return json_reply(201, {"name": tenant.name, "available": tenant.credits.available})
 
 
 def grant(ask: Ask) -> Reply:
-    """`POST /_emulator/credits`: give a tenant credits, as a `purchase`, `refund` or `bonus`."""
+    """Answer a request to `POST /_emulator/credits`: give a tenant credits, as a `purchase`, `refund` or `bonus`."""
     data = _object(ask.request)
     amount, kind = data.get("amount"), data.get("kind", "bonus")
     tenant = ask.world.accounts.by_name.get(str(data.get("tenant", "local")))
@@ -233,12 +234,12 @@ def grant(ask: Ask) -> Reply:
         raise Invalid.one("int_type", ("body", "amount"), "Input should be a whole number above 0", amount)
     if kind not in ("purchase", "refund", "bonus"):
         raise Invalid.one("enum", ("body", "kind"), "Input should be purchase, refund or bonus", kind)
-    tenant.books.grant(kind, amount, ask.world.now(), "Granted by the emulator")
+    tenant.credits.grant(kind, amount, ask.world.now(), "Granted by the emulator")
     return balances(ask)
 
 
 def revoke_key(ask: Ask) -> Reply:
-    """`POST /_emulator/keys/revoke`: make an API key unknown, at once."""
+    """Answer a request to `POST /_emulator/keys/revoke`: make an API key unknown, at once."""
     key = _object(ask.request).get("api_key")
     if not isinstance(key, str) or not ask.world.accounts.revoke(key):
         raise not_found("Key")
@@ -246,26 +247,26 @@ def revoke_key(ask: Ask) -> Reply:
 
 
 def readings(ask: Ask) -> Reply:
-    """`GET /_emulator/readings`: each switch, what it is, and what it can be."""
+    """Answer a request to `GET /_emulator/readings`: each switch, what it is, and what it can be."""
     values = ask.world.readings.as_dict()
     return json_reply(200, {name: {"value": values[name], "choices": choices(name) or "seconds"} for name in names()})
 
 
 def set_readings(ask: Ask) -> Reply:
-    """`PUT /_emulator/readings`: turn the named switches."""
+    """Answer a request to `PUT /_emulator/readings`: turn the named switches."""
     data = _object(ask.request)
     return json_reply(200, _said(lambda: ask.world.set_readings(data)).as_dict())
 
 
 def balances(ask: Ask) -> Reply:
-    """`GET /_emulator/balances`: the credits of every tenant."""
+    """Answer a request to `GET /_emulator/balances`: the credits of every tenant."""
     return json_reply(
         200,
         {
             name: {
-                "balance": tenant.books.balance,
-                "reserved": tenant.books.reserved,
-                "available": tenant.books.available,
+                "balance": tenant.credits.balance,
+                "reserved": tenant.credits.reserved,
+                "available": tenant.credits.available,
                 "jobs": len(tenant.index.jobs),
             }
             for name, tenant in ask.world.accounts.by_name.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What request bodies may hold, with the rules that the documentation states."""
+"""Request bodies, with the rules that the documentation states."""
 
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -16,10 +16,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, from_json
 
+from ugen_provider.emulator.world.errors import Invalid
+from ugen_provider.emulator.world.pipeline import REVIEWED
 from ugen_provider.emulator.world.readings import Readings
-from ugen_provider.emulator.world.refusals import Invalid
-from ugen_provider.emulator.world.spec import JOB_MODELS, KLING_MODELS, VEO_MODELS
-from ugen_provider.emulator.world.stages import STAGES
+from ugen_provider.emulator.world.spec import JOB_MODELS, KLING_MODELS, STAGES, VEO_MODELS
 
 _URL_MOST = 4_096
 
@@ -52,13 +52,13 @@ Mapping = dict[str, Any]
 
 
 class Body(BaseModel):
-    """A request body. Fields that nobody documents are ignored, unless the readings refuse them."""
+    """A request body. Undocumented fields are ignored, unless the readings refuse them."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
 
-class CreateJob(Body):
-    """`POST /jobs`."""
+class CreateJobBody(Body):
+    """Body of a request to `POST /jobs`."""
 
     product_name: Name
     product_image_url: Url
@@ -88,7 +88,7 @@ class CreateJob(Body):
     qai_mode: Literal["lenient", "standard", "strict"] = "lenient"
     max_retries_keyframe: Annotated[int, Field(ge=0, le=5)] = 1
     max_retries_video: Annotated[int, Field(ge=0, le=5)] = 0
-    human_review: Literal["off"] = "off"
+    human_review: Annotated[Word, WithJsonSchema({"type": "string", "enum": ["off"]})] = "off"
     human_review_max_rejections: Annotated[int, Field(ge=0, le=100)] = 0
     human_review_budget: Word = "accept_best"
     failure_behavior: Literal["accept_best", "fail"] = "accept_best"
@@ -102,6 +102,22 @@ class CreateJob(Body):
         models = KLING_MODELS if _readings(info).models == "kling_only" else JOB_MODELS
         if value not in models:
             raise PydanticCustomError("enum", "Input should be {models}", {"models": ", ".join(sorted(models))})
+        return value
+
+    @field_validator("human_review")
+    @classmethod
+    def _known_review(cls, value: str, info: ValidationInfo) -> str:
+        modes = ("off",) if _readings(info).human_review == "off" else ("off", *REVIEWED)
+        if value not in modes:
+            raise PydanticCustomError("enum", "Input should be {modes}", {"modes": ", ".join(modes)})
+        return value
+
+    @field_validator("human_review_budget")
+    @classmethod
+    def _known_budget(cls, value: str, info: ValidationInfo) -> str:
+        budgets = ("accept_best", "fail")
+        if _readings(info).human_review != "off" and value not in budgets:
+            raise PydanticCustomError("enum", "Input should be {budgets}", {"budgets": ", ".join(budgets)})
         return value
 
     @field_validator("aspect_ratio")
@@ -122,7 +138,7 @@ class CreateJob(Body):
         return value
 
 
-class Estimate(CreateJob):
+class EstimateBody(CreateJobBody):
     """`POST /credits/estimate`: the fields of a job; the product may be left out, it has no price."""
 
     product_name: Name = "-"
@@ -130,7 +146,7 @@ class Estimate(CreateJob):
 
 
 class SuggestFields(Body):
-    """`POST /jobs/suggest-fields`."""
+    """Body of a request to `POST /jobs/suggest-fields`."""
 
     product_name: Name
     product_image_url: Url
@@ -140,20 +156,20 @@ class SuggestFields(Body):
 
 
 class RetryJob(Body):
-    """`POST /jobs/{jobId}/retry`."""
+    """Body of a request to `POST /jobs/{jobId}/retry`."""
 
     restart_from_stage: Stage | None = None
 
 
-class Webhook(Body):
-    """`PUT /tenants/me/webhook`."""
+class WebhookBody(Body):
+    """Body of a request to `PUT /tenants/me/webhook`."""
 
     webhook_url: Url
     webhook_secret: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
 
 
-class Template(Body):
-    """`POST /templates`."""
+class TemplateBody(Body):
+    """Body of a request to `POST /templates`."""
 
     name: Name
     description: Text | None = None
@@ -162,7 +178,7 @@ class Template(Body):
 
 
 class TemplateChange(Body):
-    """`PUT /templates/{id}`."""
+    """Body of a request to `PUT /templates/{id}`."""
 
     name: Name | None = None
     description: Text | None = None
@@ -171,7 +187,7 @@ class TemplateChange(Body):
 
 
 class TryModel(Body):
-    """`POST /models/{id}/try`."""
+    """Body of a request to `POST /models/{id}/try`."""
 
     prompt: Text | None = None
 
@@ -180,7 +196,7 @@ B = TypeVar("B", bound=Body)
 
 
 def parse_json(body: bytes) -> Any:
-    """Read a JSON body.
+    """Parse the JSON body of a request.
 
     Raises:
         Invalid: It is empty or no JSON.
@@ -209,10 +225,10 @@ def parse(model: type[B], data: Any, readings: Readings) -> B:
     Raises:
         Invalid: With every rule that it breaks.
     """
-    if readings.models == "kling_only" and issubclass(model, CreateJob) and isinstance(data, dict):
+    if readings.models == "kling_only" and issubclass(model, CreateJobBody) and isinstance(data, dict):
         # A service without Veo cannot default to it.
         data = {"video_model": "kling3_std", **data}
-    if readings.out_of_range == "coerce" and issubclass(model, CreateJob) and isinstance(data, dict):
+    if readings.out_of_range == "coerce" and issubclass(model, CreateJobBody) and isinstance(data, dict):
         data = _coerced(data)
     if readings.unknown_fields == "refuse" and isinstance(data, dict):
         unknown = [name for name in data if name not in model.model_fields]

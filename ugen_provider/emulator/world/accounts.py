@@ -1,28 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tenants: their keys, limits, books and jobs."""
+"""The tenants: their keys, limits, credits and jobs."""
 
-from collections.abc import Callable
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ugen_provider.emulator.settings import TenantSettings
-from ugen_provider.emulator.world.books import Books, Row
-from ugen_provider.emulator.world.index import Index
+from ugen_provider.emulator.world.credits import Row, TenantCredits
+from ugen_provider.emulator.world.errors import ErrorReply
+from ugen_provider.emulator.world.job import EmulatedJob
 from ugen_provider.emulator.world.readings import Readings
-from ugen_provider.emulator.world.refusals import Refusal
-from ugen_provider.emulator.world.store import Store
+from ugen_provider.emulator.world.store import RecordStore
+
+
+class Index:
+    """The jobs of one tenant. Numbers rise with creation, so each list is sorted by age."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, EmulatedJob] = {}
+        self._all: list[int] = []
+        self._by_status: dict[str, list[int]] = {}
+        self._status: dict[int, str] = {}
+
+    def add(self, job: EmulatedJob, status: str) -> None:
+        """Take a new job, newer than every other."""
+        self.jobs[job.number] = job
+        self._all.append(job.number)
+        self._status[job.number] = status
+        insort(self._by_status.setdefault(status, []), job.number)
+
+    def move(self, job: EmulatedJob, status: str) -> None:
+        """Note a job's new status."""
+        old = self._by_status[self._status[job.number]]
+        del old[bisect_left(old, job.number)]
+        self._status[job.number] = status
+        insort(self._by_status.setdefault(status, []), job.number)
+
+    def numbers(self, status: str | None) -> Sequence[int]:
+        """Return the numbers of the jobs with a status, or of all, oldest first."""
+        return self._all if status is None else self._by_status.get(status, [])
+
+    def count(self, *statuses: str) -> int:
+        """Return how many jobs have one of these statuses."""
+        return sum(len(self._by_status.get(status, [])) for status in statuses)
 
 
 @dataclass(slots=True, eq=False)
 class Tenant:
-    """An account as it stands."""
+    """An account in its present state."""
 
     settings: TenantSettings
-    books: Books
+    credits: TenantCredits
     index: Index = field(default_factory=Index)
 
     @property
     def name(self) -> str:
-        """What the emulator calls it."""
+        """Return what the emulator calls it."""
         return self.settings.name
 
 
@@ -30,17 +63,17 @@ class Accounts:
     """All tenants, by name, key and token.
 
     Args:
-        store: Where books are kept.
-        readings: Asked at each entry in the books.
+        store: Where credits are kept.
+        readings: Asked at each transaction.
     """
 
-    def __init__(self, store: Store, readings: Callable[[], Readings]) -> None:
+    def __init__(self, store: RecordStore, readings: Callable[[], Readings]) -> None:
         self._store = store
         self._readings = readings
         self.by_name: dict[str, Tenant] = {}
         self._by_key: dict[str, Tenant] = {}
         self._by_token: dict[str, Tenant] = {}
-        self._stored = {name: data for name, _, data in store.load("books")}
+        self._stored = {name: data for name, _, data in store.load("credits")}
         self._rows: dict[str, list[Row]] = {}
         for _, _, data in store.load("transaction"):
             row = Row(*data)
@@ -57,36 +90,36 @@ class Accounts:
         if taken := [key for key in settings.api_keys if key in self._by_key]:
             raise ValueError(f"{len(taken)} of the keys belong(s) to another tenant")
         name = settings.name
-        books = Books(name, self._readings, lambda row: self._write(name, row))
-        tenant = Tenant(settings, books)
+        account = TenantCredits(name, self._readings, lambda row: self._write(name, row))
+        tenant = Tenant(settings, account)
         self.by_name[name] = tenant
         self._by_key |= dict.fromkeys(settings.api_keys, tenant)
         self._by_token |= dict.fromkeys(settings.bearer_tokens, tenant)
         if (stored := self._stored.get(name)) is not None:
             for row in self._rows.pop(name, []):
-                books.load(row)
-            books.balance, books.reserved = stored["balance"], stored["reserved"]
+                account.load(row)
+            account.balance, account.reserved = stored["balance"], stored["reserved"]
         else:
-            books.grant("purchase", settings.credits, at, "Opening balance")
+            account.grant("purchase", settings.credits, at, "Opening balance")
         return tenant
 
     def authenticate(self, *, api_key: str | None, authorization: str | None) -> Tenant:
         """Return whose credentials these are. A token beats a key, as documented.
 
         Raises:
-            Refusal: 401.
+            ErrorReply: 401.
         """
         if authorization is not None:
             scheme, _, token = authorization.partition(" ")
             tenant = self._by_token.get(token.strip()) if scheme.lower() == "bearer" else None
             if tenant is None:
-                raise Refusal(401, "UNAUTHORIZED", "The bearer token is unknown or has expired")
+                raise ErrorReply(401, "UNAUTHORIZED", "The bearer token is unknown or has expired")
             return tenant
         if api_key is None:
-            raise Refusal(401, "UNAUTHORIZED", "Send an API key in X-API-Key or a token in Authorization: Bearer")
+            raise ErrorReply(401, "UNAUTHORIZED", "Send an API key in X-API-Key or a token in Authorization: Bearer")
         tenant = self._by_key.get(api_key)
         if tenant is None:
-            raise Refusal(401, "UNAUTHORIZED", "The API key is unknown or was revoked")
+            raise ErrorReply(401, "UNAUTHORIZED", "The API key is unknown or was revoked")
         return tenant
 
     def revoke(self, api_key: str) -> bool:
@@ -94,6 +127,6 @@ class Accounts:
         return self._by_key.pop(api_key, None) is not None
 
     def _write(self, name: str, row: Row) -> None:
-        books = self.by_name[name].books
+        account = self.by_name[name].credits
         self._store.put("transaction", row.id, row.number, row)
-        self._store.put("books", name, 0, books.state())
+        self._store.put("credits", name, 0, account.state())

@@ -11,7 +11,7 @@ MANUAL_START = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 """Where a manual clock begins, so that two runs show the same timestamps and no test crosses midnight by accident."""
 
 
-class Clock:
+class EmulatedClock:
     """Seconds since the epoch, running at `speed` times real time; at speed 0 it moves only by `advance`.
 
     Args:
@@ -38,21 +38,21 @@ class Clock:
             self.tick = tick
             self._base = begin
             self._anchor = time.monotonic()
-        self._tell()
+        self._notify()
 
     def set_speed(self, speed: float) -> None:
-        """Go on from the present moment at another speed."""
+        """Continue from the present moment at another speed."""
         if not (math.isfinite(speed) and speed >= 0):
             raise ValueError(f"a clock's speed is 0 (by hand) or more, not {speed}")
         with self._lock:
             self._base = self._now()
             self._anchor = time.monotonic()
             self.speed = speed
-        self._tell()
+        self._notify()
 
     @property
     def mode(self) -> str:
-        """`real`, `scaled` or `manual`."""
+        """Kind of the clock: `real`, `scaled` or `manual`."""
         return {0.0: "manual", 1.0: "real"}.get(self.speed, "scaled")
 
     def _now(self) -> float:
@@ -65,7 +65,7 @@ class Clock:
         return self._now()
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward, whatever its speed, and return the new time.
+        """Move the clock forward, at any speed, and return the new time.
 
         Raises:
             ValueError: A negative or endless number of seconds.
@@ -75,14 +75,26 @@ class Clock:
         with self._lock:
             self._base += seconds
             now = self._now()
-        self._tell()
+        self._notify()
         return now
 
     def catch_up_to(self, moment: float) -> None:
         """Move forward to `moment` unless it has passed: a restart never goes back behind what was written."""
         with self._lock:
             self._base += max(0.0, moment - self._now())
-        self._tell()
+        self._notify()
+
+    def report(self, *, patience: float | None) -> str | None:
+        """Return what clients are told about the clock, so that they wait no longer than needed; None in real time.
+
+        Args:
+            patience: Seconds that a client may wait for a stopped clock.
+        """
+        if self.tick:
+            return "requests"
+        if self.speed == 0:
+            return f"stopped={self._now():.6f}" + (f"; patience={patience:g}" if patience is not None else "")
+        return f"speed={self.speed:g}" if self.speed != 1 else None
 
     def wall_delay(self, moment: float) -> float | None:
         """Return the real seconds until `moment`; `None` if only `advance` can bring it."""
@@ -96,7 +108,7 @@ class Clock:
         return max(1, math.ceil(seconds / (self.speed or 1.0)))
 
     def stamp(self) -> float:
-        """Return the time to sign with: real time, since whoever checks a signature's freshness lives in it."""
+        """Return the time to sign with: real time, since the receiver checks a signature's age by it."""
         return time.time()
 
     def listen(self, callback: Callable[[], object]) -> Callable[[], None]:
@@ -104,7 +116,7 @@ class Clock:
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for callback in tuple(self._listeners):
             callback()
 

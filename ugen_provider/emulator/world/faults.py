@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong between a client and the service, by rule. Jobs that fail are in `outcomes`, not here.
+"""Faults between a client and the service, by rule. Jobs that fail are in `pipeline`, not here.
 
 Kinds:
 
 - `status`: answers `status` (with `retry_after` if given); `done` says whether the request took effect first.
 - `reset`: the connection is reset; with `done` after the request took effect.
-- `lost`: `reset` with `done`: what was asked for has happened, and nobody was told.
+- `lost`: `reset` with `done`: the request took effect, and its answer is lost.
 - `slow`: the first byte comes after `seconds`.
 - `slow_body`: the body takes `seconds`.
 - `truncate`: `Content-Length` is right, but the connection closes after `keep` of the body.

@@ -4,11 +4,8 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ugen_provider.emulator.world.outcomes import Outcome
-from ugen_provider.emulator.world.pipeline import Plan
-from ugen_provider.emulator.world.spec import JobSpec
-from ugen_provider.emulator.world.stages import COMPLETE
-from ugen_provider.emulator.world.timeline import COMPLETED, ENDED, Phase, Timeline, at
+from ugen_provider.emulator.world.pipeline import COMPLETED, ENDED, Outcome, Phase, Plan, Timeline, at
+from ugen_provider.emulator.world.spec import COMPLETE, JobSpec
 
 
 class View(NamedTuple):
@@ -20,7 +17,7 @@ class View(NamedTuple):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Job:
+class EmulatedJob:
     """A job. `params` are the effective parameters; what is computed from the rest is kept in the last fields."""
 
     id: str
@@ -74,7 +71,7 @@ class Job:
         return self.timeline[self.applied].status in ENDED
 
     def record(self) -> dict[str, Any]:
-        """Return the job as it is stored."""
+        """Return the job in its stored form."""
         return {
             "id": self.id,
             "tenant": self.tenant,
@@ -95,7 +92,7 @@ class Job:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Job":
+    def from_record(cls, record: dict[str, Any]) -> "EmulatedJob":
         """Read a job as it was stored."""
         return cls(
             **{

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened: every purchase for good, and the latest requests. This is what tests judge a client by."""
+"""The journal: every purchase for good, and the latest requests. Tests judge a client by it."""
 
 from collections import deque
 from typing import Any, NamedTuple
 
-from ugen_provider.emulator.world.store import Store
+from ugen_provider.emulator.world.store import RecordStore
 
 KEPT_REQUESTS = 200_000
 
 
-class Purchase(NamedTuple):
-    """Credits that somebody reserved: a `create`, or the `retry` of a job that had ended."""
+class PurchaseEntry(NamedTuple):
+    """Credits that a tenant reserved: a `create`, or the `retry` of a job that had ended."""
 
     number: int
     kind: str
@@ -23,7 +23,7 @@ class Purchase(NamedTuple):
     at: float
 
 
-class Seen(NamedTuple):
+class RequestEntry(NamedTuple):
     """A request and what it was answered with."""
 
     number: int
@@ -40,10 +40,10 @@ class Seen(NamedTuple):
 class Journal:
     """Purchases, which survive a restart, and requests, of which the newest are kept in memory."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RecordStore) -> None:
         self._store = store
-        self.purchases: list[Purchase] = [Purchase(*data) for _, _, data in store.load("purchase")]
-        self._requests: deque[Seen] = deque(maxlen=KEPT_REQUESTS)
+        self.purchases: list[PurchaseEntry] = [PurchaseEntry(*data) for _, _, data in store.load("purchase")]
+        self._requests: deque[RequestEntry] = deque(maxlen=KEPT_REQUESTS)
         self._count = 0
 
     def bought(
@@ -58,8 +58,8 @@ class Journal:
         reserved: int,
         at: float,
     ) -> None:
-        """Write down a purchase."""
-        entry = Purchase(len(self.purchases), kind, tenant, job_id, key, key_sent, product_name, reserved, at)
+        """Append a purchase to the journal."""
+        entry = PurchaseEntry(len(self.purchases), kind, tenant, job_id, key, key_sent, product_name, reserved, at)
         self.purchases.append(entry)
         self._store.put("purchase", str(entry.number), entry.number, entry)
 
@@ -75,8 +75,8 @@ class Journal:
         key: str | None = None,
         fault: str | None = None,
     ) -> None:
-        """Write down a request."""
-        self._requests.append(Seen(self._count, at, method, path, query, status, tenant, key, fault))
+        """Append a request to the journal."""
+        self._requests.append(RequestEntry(self._count, at, method, path, query, status, tenant, key, fault))
         self._count += 1
 
     @property
@@ -91,7 +91,7 @@ class Journal:
         product_name: str | None = None,
         key: str | None = None,
         tenant: str | None = None,
-    ) -> list[Purchase]:
+    ) -> list[PurchaseEntry]:
         """Return the purchases that match everything that is given, oldest first."""
         return [
             entry
@@ -110,7 +110,7 @@ class Journal:
         status: int | None = None,
         tenant: str | None = None,
         since: int = 0,
-    ) -> list[Seen]:
+    ) -> list[RequestEntry]:
         """Return the kept requests that match, oldest first.
 
         Args:
@@ -135,6 +135,6 @@ class Journal:
         self._requests.clear()
 
 
-def as_json(entry: Purchase | Seen) -> dict[str, Any]:
+def as_json(entry: PurchaseEntry | RequestEntry) -> dict[str, Any]:
     """Return an entry as JSON shows it."""
     return entry._asdict()

@@ -25,7 +25,7 @@ class Readings:
         conflict_compares: Whether parameters are compared with their defaults filled in, or as they were sent.
         id_field: Name of a job's id in answers.
         status_words: Spelling of the statuses: as in prose, one `l` in canceled, capitals, or other words.
-        extra_status: A status nobody documented that a job shows between stages, as a review would.
+        extra_status: An undocumented status that a job shows between stages, as a review would.
         paused_stage: Whether a paused job names the stage that ended or the one that would come next.
         stop_ends: What a job is after `stop_at_stage`.
         stop_at: Whether the named stage still runs.
@@ -47,6 +47,13 @@ class Readings:
         list_items: Whether listed jobs carry everything that a single job does.
         list_order: Order of `GET /jobs`.
         list_lag: Seconds by which `GET /jobs` is behind.
+        list_end: How an envelope shows that a list goes on: its total, `has_more`, or the next page.
+        page_most: Items of a page at most, whatever size is asked for.
+        get_lag: Seconds after its creation during which a job is not found.
+        in_flight: Seconds after the first request during which the same key is answered with 409, as in progress.
+        video_lag: Seconds after its end during which a completed job shows no final video.
+        id_case: Whether ids are compared with their case, without it, or without it and shown in capitals in lists.
+        human_review: Whether jobs may ask for a review, and what follows each stage then.
         status_filter: Whether `status` filters, matches nothing, or is ignored.
         page_size_over: What a page size over 100 does.
         timestamps: Form of timestamps.
@@ -54,7 +61,7 @@ class Readings:
         job_keyframes: Whether a job carries its keyframes too.
         nulls: Whether fields without a value are null or missing.
         scores: Quality scores from 0 to 1, in percent, or not shown.
-        suggest_form: Whether suggested fields stand at the top level or in an object.
+        suggest_form: Whether suggested fields are at the top level or in an object.
         webhook_url_shown: Whether reading the webhook shows its URL.
         template_limit: What the 21st template answers.
         output_urls: Whether output URLs last, or are signed for `url_lifetime` seconds.
@@ -102,6 +109,13 @@ class Readings:
     list_items: Literal["brief", "full"] = "brief"
     list_order: Literal["newest", "oldest", "updated"] = "newest"
     list_lag: float = 0.0
+    list_end: Literal["total", "has_more", "next_page", "next_cursor", "next_link"] = "total"
+    page_most: Literal[100, 50, 10, 5, 2] = 100
+    get_lag: float = 0.0
+    in_flight: float = 0.0
+    video_lag: float = 0.0
+    id_case: Literal["exact", "any", "capitals"] = "exact"
+    human_review: Literal["off", "modes"] = "off"
     status_filter: Literal["works", "nothing", "ignored"] = "works"
     page_size_over: Literal["422", "clamp"] = "422"
     timestamps: Literal["micros", "seconds", "offset"] = "micros"
@@ -121,7 +135,7 @@ class Readings:
     unknown_music: Literal["422", "404", "ignored"] = "422"
     upload_over: Literal["413", "400"] = "413"
     estimate_form: Literal["total_credits", "total", "estimated_credits", "missing"] = "total_credits"
-    webhook_signer: Literal["tenant", "nobody"] = "tenant"
+    webhook_signer: Literal["tenant", "unsigned"] = "tenant"
     webhook_signature: Literal["hex", "sha256="] = "hex"
     webhook_timestamp: Literal["seconds", "millis", "iso"] = "seconds"
     webhook_stamp: Literal["fresh", "first"] = "fresh"
@@ -162,7 +176,7 @@ def names() -> tuple[str, ...]:
 
 
 def from_texts(texts: Iterable[str]) -> dict[str, str]:
-    """Read `name=value` texts.
+    """Read the switches from `name=value` texts.
 
     Raises:
         ValueError: A text without `=`.

@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a create request the pipeline and the price depend on."""
+"""Parts of a create request that decide the pipeline and the price."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+STAGES = ("prepare", "agents", "init", "generation", "concat", "audio", "captions", "complete")
+PREPARE, AGENTS, INIT, GENERATION, CONCAT, AUDIO, CAPTIONS, COMPLETE = range(8)
+
+PROGRESS = (0, 5, 15, 25, 75, 85, 92, 100)
+"""Percent at the start of each stage; inside `generation` it follows the segments that are done."""
+
+
+def progress(stage: int, *, done: int, segments: int) -> int:
+    """Return `progress_percent` in a stage with `done` of `segments` segments made."""
+    if stage == GENERATION and segments:
+        return 25 + (50 * done) // segments
+    return PROGRESS[stage]
+
 
 THRESHOLDS = {"lenient": 0.55, "standard": 0.70, "strict": 0.80}
 VEO_MODELS = frozenset({"veo3_fast", "veo3"})
@@ -41,7 +55,7 @@ class JobSpec(NamedTuple):
             aspect_ratio=params["aspect_ratio"],
             qai=qai,
             threshold=THRESHOLDS[params["qai_mode"]],
-            # With quality assurance on, a keyframe has at least one retry, whatever was asked for.
+            # With quality assurance on, a keyframe has at least one retry, even if the request asks for none.
             keyframe_attempts=1 + max(1, retries) if qai else 1,
             video_attempts=1 + params["max_retries_video"] if qai else 1,
             accept_best=params["failure_behavior"] == "accept_best",

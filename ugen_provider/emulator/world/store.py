@@ -26,7 +26,7 @@ class UnusableFileError(ValueError):
     """The file cannot be used: it is in use, is no database, or another version wrote it."""
 
 
-class Store:
+class RecordStore:
     """Records, written at once and committed together at the end of each request.
 
     A commit is in the file when `commit` returns, so that killing the process loses nothing that was answered.
@@ -54,7 +54,7 @@ class Store:
         self._open = False
 
     def _prepare(self) -> int:
-        # One emulator a file: two would each sell from books that the other does not see.
+        # One emulator a file: two would each sell credits that the other does not see.
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -63,12 +63,12 @@ class Store:
         return found
 
     def put(self, kind: str, record_id: str, number: int, data: Any) -> None:
-        """Write a record over what stood under its kind and id."""
+        """Write a record in place of the one with its kind and id."""
         self._begin()
         self._db.execute(_PUT, (kind, record_id, number, to_json(data)))
 
     def remove(self, kind: str, record_id: str) -> None:
-        """Delete a record."""
+        """Delete a record by its kind and id."""
         self._begin()
         self._db.execute("DELETE FROM records WHERE kind=? AND id=?", (kind, record_id))
 
@@ -100,7 +100,7 @@ class Store:
             self._open = False
 
     def clear(self) -> None:
-        """Delete everything."""
+        """Delete all records of the emulator."""
         self._begin()
         self._db.execute("DELETE FROM records")
         self._db.execute("DELETE FROM blobs")

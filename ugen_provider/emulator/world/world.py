@@ -9,19 +9,19 @@ from typing import Any
 
 from ugen_provider.emulator.settings import Settings, TenantSettings
 from ugen_provider.emulator.world.accounts import Accounts, Tenant
-from ugen_provider.emulator.world.clock import Clock
-from ugen_provider.emulator.world.desk import Desk
+from ugen_provider.emulator.world.clock import EmulatedClock
 from ugen_provider.emulator.world.faults import Faults
-from ugen_provider.emulator.world.job import Job
+from ugen_provider.emulator.world.job import EmulatedJob
+from ugen_provider.emulator.world.jobs import JobRegistry
 from ugen_provider.emulator.world.journal import Journal
 from ugen_provider.emulator.world.library import Library
-from ugen_provider.emulator.world.outbox import Outbox
+from ugen_provider.emulator.world.pipeline import COMPLETED, Phase
 from ugen_provider.emulator.world.readings import Readings
-from ugen_provider.emulator.world.store import FORMAT, Store
-from ugen_provider.emulator.world.timeline import COMPLETED, Phase
+from ugen_provider.emulator.world.store import FORMAT, RecordStore
+from ugen_provider.emulator.world.webhooks import Webhooks
 
 IN_PROCESS = "http://localhost"
-"""What URLs begin with where no socket is listened on: the in-process transport answers for it."""
+"""Start of URLs without a listening socket: the in-process transport answers for it."""
 
 
 class World:
@@ -37,8 +37,8 @@ class World:
         self.settings = settings
         self.lock = threading.RLock()
         self._listeners: set[Callable[[], object]] = set()
-        self.clock = Clock(settings.speed, start=settings.start, tick=settings.tick)
-        self.store = Store(settings.db)
+        self.clock = EmulatedClock(settings.speed, start=settings.start, tick=settings.tick)
+        self.store = RecordStore(settings.db)
         self.base_url = settings.public_url or IN_PROCESS
         self.version = 0
         """Changes with everything that rendered answers depend on beside the job."""
@@ -47,6 +47,8 @@ class World:
         self._furnish(settings.readings)
 
     def _furnish(self, readings: Readings) -> None:
+        if "list_lag" in self.settings.profile:
+            readings = readings.with_values({"list_lag": self.settings.profile["list_lag"]})
         self._readings = readings
         self.journal = Journal(self.store)
         self.accounts = Accounts(self.store, lambda: self._readings)
@@ -57,8 +59,10 @@ class World:
         self.faults = Faults(self.settings.seed)
         for rule in self.settings.faults:
             self.faults.add(rule)
-        self.outbox = Outbox(self.store, seed=self.settings.seed, readings=lambda: self._readings, faults=self.faults)
-        self.desk = Desk(
+        self.webhooks = Webhooks(
+            self.store, seed=self.settings.seed, readings=lambda: self._readings, faults=self.faults
+        )
+        self.jobs = JobRegistry(
             self.settings,
             clock=self.clock,
             store=self.store,
@@ -66,15 +70,15 @@ class World:
             readings=lambda: self._readings,
             ended=self._job_ended,
         )
-        self.desk.load(self.accounts.by_name)
+        self.jobs.load(self.accounts.by_name)
         self.version += 1
         self.commit()
 
-    def _job_ended(self, job: Job, phase: Phase) -> None:
+    def _job_ended(self, job: EmulatedJob, phase: Phase) -> None:
         """Announce the end of a job."""
         done = phase.status == COMPLETED
         finished = job.finished(phase)
-        failure = self.desk.plan(job, phase.run).failure
+        failure = self.jobs.plan(job, phase.run).failure
         event = {
             "event": f"job.{phase.status}",
             "job_id": job.id,
@@ -84,7 +88,7 @@ class World:
             "credits_consumed": job.consumed if done else 0,
             "error_message": failure.message if failure and not done else None,
         }
-        self.outbox.announce(job.tenant, job.id, job.params.get("webhook_url"), event, phase.start)
+        self.webhooks.announce(job.tenant, job.id, job.params.get("webhook_url"), event, phase.start)
 
     def output_url(self, job_id: str, name: str, now: float) -> str:
         """Return where an output can be fetched, signed where the readings let URLs expire."""
@@ -105,11 +109,11 @@ class World:
 
     @property
     def readings(self) -> Readings:
-        """The switches as they stand."""
+        """The switches with their present values."""
         return self._readings
 
     def set_readings(self, values: Mapping[str, Any]) -> Readings:
-        """Turn switches; what exists already is told in the new words from now on.
+        """Turn switches; existing objects are reported in the new words from now on.
 
         Raises:
             ValueError: A name or value that does not exist.
@@ -130,7 +134,7 @@ class World:
         """Return the time, with everything booked that has happened by then."""
         with self.lock:
             moment = self.clock.now()
-            self.desk.catch_up(moment)
+            self.jobs.catch_up(moment)
             return moment
 
     def advance(self, seconds: float) -> float:
@@ -150,14 +154,14 @@ class World:
                 callback()
 
     def open_tenant(self, settings: TenantSettings) -> Tenant:
-        """Open a further account.
+        """Open a further account with its credits.
 
         Raises:
             ValueError: Its name or a key is taken.
         """
         with self.lock:
             tenant = self.accounts.open(settings, self.now())
-            self.desk.admit(tenant)
+            self.jobs.admit(tenant)
             return tenant
 
     def dump(self) -> dict[str, Any]:
@@ -205,7 +209,7 @@ class World:
             self._furnish(wanted)
 
     def close(self) -> None:
-        """Commit and close the file, with the time at which to go on."""
+        """Commit and close the file, with the time at which to continue."""
         with self.lock:
             self.store.put("clock", "clock", 0, self.now())
             self.commit()

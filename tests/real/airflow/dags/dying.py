@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job whose first attempt dies by kill -9, at the step that the run's configuration names; and twenty jobs.
 
-A step is `WHEN PHASE POINT NTH`: before or after the n-th time that a process of the task passes a point, which is
-whatever its flows ask of the world and each read and write of the task state store. The phases are the task's methods
-that Airflow calls. Where no step is named, the task lives, and its steps are written down.
+A step is `WHEN PHASE POINT NTH`: before or after the n-th contact of this name with the outside world. The phases are
+the task's methods that Airflow calls. Where no step is named, the task lives, and its steps are recorded.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from airflow.sdk import DAG
 from ugen_provider.operators.jobs import UGenCreateJobOperator
 
 MOST = 2
-"""How often a point is told from itself: looks at a job that runs are all the same."""
+"""How many visits of one point are distinguished: polls of a running job are all the same."""
 
 
 class Dying(UGenCreateJobOperator):
@@ -37,8 +36,7 @@ class Dying(UGenCreateJobOperator):
 
 
 def _watch(context: Any, phase: str) -> None:
-    from ugen_provider.core.api._transport import SyncDriver
-    from ugen_provider.operators.state import TaskStateIntentStore
+    from ugen_provider.core.jobs.sync.world import World
 
     asked = context["dag_run"].conf
     if context["ti"].try_number > 1:
@@ -56,26 +54,16 @@ def _watch(context: Any, phase: str) -> None:
         if step == asked["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def watched(real: Callable[..., Any], name_of: Callable[[Any], str]) -> Callable[..., Any]:
-        def call(self: Any, first: Any) -> Any:
-            point = name_of(first)
-            if not point:
-                return real(self, first)
-            seen[point] += 1
-            passes("before", point)
-            answer = real(self, first)
-            passes("after", point)
-            return answer
+    real = World.contact
 
-        return call
+    def contact(self: Any, name: str, call: Callable[[], Any]) -> Any:
+        seen[name] += 1
+        passes("before", name)
+        answer = real(self, name, call)
+        passes("after", name)
+        return answer
 
-    def effect(asked: Any) -> str:
-        return getattr(getattr(asked, "request", asked), "point", "")
-
-    SyncDriver.perform = watched(SyncDriver.perform, effect)  # type: ignore[method-assign]
-    for name in ("read", "write"):
-        real = getattr(TaskStateIntentStore, name)
-        setattr(TaskStateIntentStore, name, watched(real, lambda _, name=name: f"state.{name}"))
+    World.contact = contact  # type: ignore[method-assign,assignment]
 
 
 JOB: dict[str, Any] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A gate at which nobody has long to answer."""
+"""A gate with a short time to answer."""
 
 from __future__ import annotations
 

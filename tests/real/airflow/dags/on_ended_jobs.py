@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DAG that runs whenever a job of the account ends. Paused, so that it tells of the jobs of one test only."""
+"""A DAG that runs whenever a job of the account ends. Paused, so that it reports the jobs of one test only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ENDED = Asset(
 @dag(schedule=[ENDED], catchup=False, is_paused_upon_creation=True)
 def on_ended_job():
     @task
-    def tell(triggering_asset_events=None) -> list[str]:
+    def report(triggering_asset_events=None) -> list[str]:
         events = [event for events in triggering_asset_events.values() for event in events]
         return [event.extra["payload"]["job_id"] for event in events]
 
-    tell()
+    report()
 
 
 on_ended_job()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DAG that runs whenever a webhook tells of a finished video, and one whenever the event trigger does."""
+"""A DAG that runs whenever a webhook reports a finished video, and one whenever the event trigger does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ FINISHED = Asset(uri="ugen://ugen_default/jobs/completed", name="ugen_finished")
 @dag(schedule=[FINISHED], catchup=False)
 def on_finished_video():
     @task
-    def tell(triggering_asset_events=None) -> list[str]:
+    def report(triggering_asset_events=None) -> list[str]:
         events = [event for events in triggering_asset_events.values() for event in events]
-        told = [event.extra["ugen"] for event in events]
-        return [video["job_id"] for video in told if video["keyframe_scores"]]
+        reported = [event.extra["ugen"] for event in events]
+        return [video["job_id"] for video in reported if video["keyframe_scores"]]
 
-    tell()
+    report()
 
 
 on_finished_video()

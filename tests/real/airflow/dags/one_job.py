@@ -36,5 +36,11 @@ with DAG("short_run", schedule=None, catchup=False, dagrun_timeout=timedelta(sec
 # Two rows of a feed that name the same product: one job, which neither of them owns alone.
 with DAG("shared_job", schedule=None, catchup=False):
     UGenCreateJobOperator.partial(
-        task_id="job", deferrable=True, retries=1, retry_delay=timedelta(seconds=1), scope_key="lamp", **JOB
+        task_id="job",
+        deferrable=True,
+        retries=1,
+        retry_delay=timedelta(seconds=1),
+        scope_key="lamp",
+        ugen_conn_id="ugen_with_ledger",
+        **JOB,
     ).expand(cta_text=["Buy now", "Buy now"])

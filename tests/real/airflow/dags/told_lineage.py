@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs that OpenLineage is told of, where its provider is installed; the other DAGs here say nothing to it."""
+"""Jobs that are reported to OpenLineage, where its provider is installed; the other DAGs here report nothing."""
 
 from __future__ import annotations
 

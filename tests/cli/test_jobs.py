@@ -339,7 +339,7 @@ def test_an_error_names_the_order_and_its_remedy_names_the_job(ugen, ugen_faults
 def test_download_of_a_running_job_is_not_done(ugen, ugen_clock, tmp_path):
     job_id = ugen.create()
     assert ugen("jobs", "download", job_id, "--to", tmp_path, code=5).stdout == ""
-    while not ugen.one("jobs", "get", job_id)["keyframes"]:
+    while not any(row["image_url"] for row in ugen.json("jobs", "keyframes", job_id)):
         ugen_clock.advance(10)
     said = ugen("jobs", "download", job_id, "--to", tmp_path, "--include", "keyframes", "--include", "final", code=5)
     assert "more are to come" in said.stderr

@@ -13,7 +13,8 @@ from ugen_provider.emulator.settings import LOCAL_KEY
 
 BALANCE = {"credit_balance": 5, "credit_reserved": 0, "available_credits": 5}
 KEPT = 20
-MOST = 100 + KEPT
+MOST = 100
+STEPS = 40
 
 
 class Later(SystemClock):
@@ -143,6 +144,45 @@ def test_pool_cancelled_requests_free_their_connections():
                 service.gate.set()
                 await service.until(lambda: not service.waiting and not service.live)
             assert len(await at_once(service, client, MOST)) == MOST
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new-connection", "kept-connection"])
+@pytest.mark.parametrize("steps", range(STEPS))
+def test_pool_request_cancelled_at_any_step_blocks_no_later_request(steps, kept):
+    """The same moment as often as there are connections: each of them may be left in a state of its own."""
+
+    async def run():
+        async with serving() as (service, client):
+            if kept:
+                await client.credits.balance()
+            for _ in range(2):
+                asked = asyncio.ensure_future(client.credits.balance())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            async with asyncio.timeout(20):
+                assert len(await asyncio.gather(*(client.credits.balance() for _ in range(3)))) == 3
+                assert len(await at_once(service, client, KEPT)) == KEPT
+
+    asyncio.run(run())
+
+
+def test_pool_requests_beyond_the_most_wait_for_a_connection():
+    async def run():
+        async with serving() as (service, client):
+            service.gate.clear()
+            asked = [asyncio.ensure_future(client.credits.balance()) for _ in range(MOST + 50)]
+            await service.until(lambda: service.waiting == MOST)
+            for one in asked[MOST + 25 :]:
+                one.cancel()
+            service.gate.set()
+            ended = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(isinstance(one, asyncio.CancelledError) for one in ended) == 25
+            assert not any(isinstance(one, Exception) for one in ended)
+            assert service.opened <= MOST + 25
 
     asyncio.run(run())
 

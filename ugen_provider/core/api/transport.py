@@ -243,10 +243,11 @@ class _Body:
         return kind(reason, method=self._request.method, path=self._request.path, maybe_sent=True)
 
 
+_MOST = 100
 _KEPT = 20
 _EXPIRY = 30.0
 _SINGLE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_EXPIRY)
-LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=_KEPT, keepalive_expiry=_EXPIRY)
+LIMITS = httpx.Limits(max_connections=_MOST, max_keepalive_connections=_KEPT, keepalive_expiry=_EXPIRY)
 """Limits of one pool: connections at once, connections that are kept, and seconds for which they are kept."""
 
 
@@ -259,9 +260,10 @@ class _Connection(httpx.AsyncHTTPTransport):
 class _ConnectionStream(httpx.AsyncByteStream):
     """An answer that returns its connection to the pool when httpx closes it, which it does once."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, pool: ConnectionPoolTransport, connection: _Connection) -> None:
         self._stream = stream
-        self._release = release
+        self._pool = pool
+        self._connection = connection
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()
@@ -269,16 +271,21 @@ class _ConnectionStream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
-        finally:
-            self._release()
+        except BaseException:
+            await self._pool.discard(self._connection)
+            raise
+        await self._pool.release(self._connection)
 
 
 class ConnectionPoolTransport(httpx.AsyncBaseTransport):
-    """Gives each of the first concurrent requests a connection of its own; those beyond share httpx's pool.
+    """Gives each concurrent request a connection of its own, 100 at once; those beyond wait for a free one.
 
-    At the beginning and the end of each request, httpx's pool asks the kernel about every connection that it keeps:
-    with twenty kept, this takes several times as long as the request. The connection that was used last is taken
-    first, so that under little load the others reach their expiry and are closed.
+    httpx's own pool is not used for two reasons. At the beginning and the end of each request, it asks the kernel about
+    every connection that it keeps: with twenty kept, this takes several times as long as the request. And a request
+    that is cancelled before its connection is open leaves a connection in that pool that no request can ever use.
+
+    The connection that was used last is taken first, so that under little load the others reach their expiry and are
+    closed. A connection whose request failed or was cancelled is closed.
 
     Args:
         tls: The certificates that are trusted.
@@ -290,35 +297,43 @@ class ConnectionPoolTransport(httpx.AsyncBaseTransport):
         self._clock = clock
         self._connections: set[_Connection] = set()
         self._free: deque[_Connection] = deque()
-        self._overflow = httpx.AsyncHTTPTransport(verify=tls, limits=LIMITS)
+        self._slots = asyncio.Semaphore(_MOST)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request over a free connection, a new one, or httpx's pool."""
+        """Send a request over a free connection, or over a new one."""
         await self._close_expired()
-        connection = self._acquire()
-        if connection is None:
-            return await self._overflow.handle_async_request(request)
+        await self._slots.acquire()
+        connection = self._take()
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
-            self._release(connection)
+            await self.discard(connection)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _ConnectionStream(response.stream, lambda: self._release(connection))
+        response.stream = _ConnectionStream(response.stream, self, connection)
         return response
 
-    def _acquire(self) -> _Connection | None:
+    def _take(self) -> _Connection:
         if self._free:
             return self._free.pop()
-        if len(self._connections) >= _KEPT:
-            return None
         connection = _Connection(verify=self._tls, limits=_SINGLE)
         self._connections.add(connection)
         return connection
 
-    def _release(self, connection: _Connection) -> None:
+    async def release(self, connection: _Connection) -> None:
+        """Keep a connection for the next request, or close it where enough are kept."""
+        if len(self._free) >= _KEPT:
+            await self.discard(connection)
+            return
         connection.idle_since = self._clock.tick()
         self._free.append(connection)
+        self._slots.release()
+
+    async def discard(self, connection: _Connection) -> None:
+        """Close a connection that is not used again."""
+        self._connections.discard(connection)
+        self._slots.release()
+        await connection.aclose()
 
     async def _close_expired(self) -> None:
         while self._free and self._clock.tick() - self._free[0].idle_since > _EXPIRY:
@@ -330,7 +345,6 @@ class ConnectionPoolTransport(httpx.AsyncBaseTransport):
         """Close all connections of the pool."""
         for connection in tuple(self._connections):
             await connection.aclose()
-        await self._overflow.aclose()
 
 
 def _with_network(make: Callable[[], _C]) -> _C:

@@ -213,7 +213,7 @@ def test_a_cancel_slower_than_airflows_limit_is_still_sent(
     assert ugen_client.jobs.get(job.job_id).status == "cancelled"
 
 
-def test_trigger_logs_stage_changes_and_at_most_a_line_per_minute(
+def test_trigger_logs_stages_and_at_most_a_line_a_minute(
     ugen_client: Any, ugen_faults: Any, logged: Any, moving_clock: Any
 ) -> None:
     ugen_faults.job(slow=20.0)

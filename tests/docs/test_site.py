@@ -114,7 +114,7 @@ def test_commands_run_when_copied_in_order(
                 continue
             assert words[0] == "ugen", line
             given = [newest_job(ugen_emulator) if word == "JOB_ID" else word for word in words[1:]]
-            result = CliRunner().invoke(main, given, obj=Surroundings(environ=environ, clock=clock))
+            result = CliRunner().invoke(main, given, obj=Surroundings(environ=environ, clock=clock), input=LOCAL_KEY)
             assert result.exit_code == 0, f"{line}: {result.output}"
 
 
@@ -122,6 +122,8 @@ def prepare_folder(name: str, reader: Path) -> None:
     """Add what the reader has from an earlier page."""
     if name == "howto/storage":
         (reader / "videos").mkdir()
+    if name == "howto/feed-every-night":  # the selection that the page of `ugen feed preview` saves
+        (reader / "selection.json").write_text('{"products": ["LL-1001"]}')
     if name == "howto/retry":
         from ugen_provider.core.api.config import resolve
         from ugen_provider.core.batch import Budget, FeedRun, run_feed

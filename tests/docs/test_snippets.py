@@ -77,7 +77,10 @@ def run(snippet: Snippet) -> dict[str, Any]:
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    assert {snippet.language for snippet in ALL} <= {"python", "sh", "yaml", "json", "text"}
+    """A script in `bash` is one of `examples/`, which have tests of their own."""
+    assert {snippet.language for snippet in ALL} <= {"python", "sh", "bash", "yaml", "json", "text"}
+    scripts = [path.read_text("utf-8") for path in (Path(__file__).parents[2] / "examples").glob("*.sh")]
+    assert all(any(snippet.text in script for script in scripts) for snippet in ALL if snippet.language == "bash")
     fences = sum(line.lstrip().startswith("```") for page in pages() for line in page.read_text("utf-8").splitlines())
     assert fences == 2 * len(ALL)
 

@@ -270,6 +270,52 @@ def list_lag(b):
     return fresh and fresh["status"], stale["status"], filtered
 
 
+def list_end(b):
+    for name in "ABC":
+        b.create(product_name=name)
+    first = b.api.get("/jobs", params={"page_size": 2}).json()
+    last = b.api.get("/jobs", params={"page_size": 2, "page": 2}).json()
+    assert (len(first["items"]), len(last["items"])) == (2, 1)
+    said = first.keys() - {"items", "page", "page_size", "total_pages"}
+    return said, any(last[name] for name in said - {"total"})
+
+
+def page_most(b):
+    for number in range(6):
+        b.create(product_name=str(number))
+    return len(b.api.get("/jobs", params={"page_size": 100}).json()["items"])
+
+
+def get_lag(b):
+    b.create()
+    fresh = b.api.get(f"/jobs/{b.id}").status_code
+    b.clock.advance(10)
+    return fresh, b.api.get(f"/jobs/{b.id}").status_code
+
+
+def in_flight(b):
+    b.create(idempotency_key="k")
+    again = b.api.post("/jobs", json={**BODY, "idempotency_key": "k"}).status_code
+    b.clock.advance(10)
+    return again, b.api.post("/jobs", json={**BODY, "idempotency_key": "k"}).status_code
+
+
+def video_lag(b):
+    b.done()
+    fresh = b.job().get("final_video_url") is not None
+    b.clock.advance(10)
+    return fresh, b.job().get("final_video_url") is not None
+
+
+def id_case(b):
+    b.create()
+    return b.api.get(f"/jobs/{b.id.upper()}").status_code, first_listed(b)["job_id"] == b.id.upper()
+
+
+def human_review(b):
+    return b.api.post("/jobs", json={**BODY, "human_review": "videos"}).status_code
+
+
 def status_filter(b):
     b.create(product_name="A")
     b.cancel()
@@ -436,6 +482,19 @@ EXPECTED = {
     list_items: {"brief": False, "full": True},
     list_order: {"newest": "CBA", "oldest": "ABC", "updated": "BCA"},
     list_lag: {0.0: ("pending", "cancelled", 1), 5.0: (None, "processing", 0)},
+    list_end: {
+        "total": ({"total"}, False),
+        "has_more": ({"has_more"}, False),
+        "next_page": ({"next_page"}, False),
+        "next_cursor": ({"next_cursor"}, False),
+        "next_link": ({"next"}, False),
+    },
+    page_most: {100: 6, 50: 6, 10: 6, 5: 5, 2: 2},
+    get_lag: {0.0: (200, 200), 5.0: (404, 200)},
+    in_flight: {0.0: (200, 200), 5.0: (409, 200)},
+    video_lag: {0.0: (True, True), 5.0: (False, True)},
+    id_case: {"exact": (404, False), "any": (200, False), "capitals": (200, True)},
+    human_review: {"off": 422, "modes": 201},
     status_filter: {"works": 1, "nothing": 0, "ignored": 2},
     page_size_over: {"422": (422, None), "clamp": (200, 100)},
     timestamps: {

@@ -150,7 +150,7 @@ def test_pool_cancelled_requests_free_their_connections():
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new-connection", "kept-connection"])
 @pytest.mark.parametrize("steps", range(STEPS))
-def test_pool_request_cancelled_at_any_step_blocks_no_later_request(steps, kept):
+def test_pool_survives_a_cancel_at_any_step_of_a_request(steps, kept):
     """The same moment as often as there are connections: each of them may be left in a state of its own."""
 
     async def run():

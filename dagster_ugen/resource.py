@@ -59,6 +59,7 @@ class UGenResource(dg.ConfigurableResource[Any]):
     )
     ledger: str | None = Field(
         default=None,
+        repr=False,
         description="Where purchases are recorded: a path or a PostgreSQL URL that `ugen ledger init` created. "
         "Default: `UGEN_LEDGER`, else a file in your data folder. An instance on a database server, or Dagster+, must "
         "name one.",

@@ -63,6 +63,7 @@ def sign_in(page: Page, url: str) -> None:
     page.fill("input[name=username]", USER)
     page.fill("input[name=password]", PASSWORD)
     page.click("button[type=submit]")
+    page.wait_for_url(lambda now: "/auth/login" not in now, timeout=60_000)  # the cookie is set before this
     page.wait_for_load_state("networkidle")
 
 

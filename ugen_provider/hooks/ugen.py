@@ -519,46 +519,55 @@ def open_ledger(ledger_conn_id: str, *, expected_id: str | None = None) -> Ledge
     return open_address(ledger_address(ledger_conn_id), expected_id=expected_id)
 
 
-def open_address(address: str, *, expected_id: str | None = None) -> Ledger:
+def open_address(address: Secret, *, expected_id: str | None = None) -> Ledger:
     """Open the ledger at an address; else as `open_ledger`."""
     from ugen_provider.core.ledger.store import Ledger
 
     return Ledger(address, shared=tasks_span_machines(), expected_id=expected_id or None)
 
 
-def ledger_address(ledger_conn_id: str) -> str:
-    """Return the address of a ledger, from an Airflow connection to PostgreSQL or SQLite.
+def ledger_address(ledger_conn_id: str) -> Secret:
+    """Return the address of a ledger, from an Airflow connection to PostgreSQL or SQLite; it may hold a password.
 
     Raises:
         ConfigError: The connection is missing or of another kind.
         ConnectionUnreadableError: Airflow could not read it.
     """
     try:
-        connection = BaseHook.get_connection(ledger_conn_id)
+        found = _address_of(BaseHook.get_connection(ledger_conn_id))
     except AirflowNotFoundException:
         raise not_found(ledger_conn_id, advice=_ADVICE) from None
-    return _address_of(connection, ledger_conn_id)
+    return _of_a_database(found, ledger_conn_id)
 
 
-async def aledger_address(ledger_conn_id: str) -> str:
+async def aledger_address(ledger_conn_id: str) -> Secret:
     """Return the address of a ledger without blocking the event loop; else as `ledger_address`."""
     if not AIRFLOW_3_1_PLUS:
         from asgiref.sync import sync_to_async
 
         return await sync_to_async(ledger_address)(ledger_conn_id)
     try:
-        connection = await BaseHook.aget_connection(ledger_conn_id)
+        found = _address_of(await BaseHook.aget_connection(ledger_conn_id))
     except AirflowNotFoundException:
         raise ConfigError(f"connection {ledger_conn_id!r} is not defined: {_ADVICE}") from None
-    return _address_of(connection, ledger_conn_id)
+    return _of_a_database(found, ledger_conn_id)
 
 
-def _address_of(connection: Any, conn_id: str) -> str:
+def _address_of(connection: Any) -> Secret | str:
+    """Return the address, or the type of a connection that leads to no database that can be a ledger."""
+    from ugen_provider.core.api.config import Secret
+
     if connection.conn_type == "sqlite":
-        return str(connection.host or connection.schema or "")
+        return Secret(str(connection.host or connection.schema or ""))
     if connection.conn_type in {"postgres", "postgresql"}:
-        return "postgresql://" + str(connection.get_uri()).split("://", 1)[1]
-    raise ConfigError(f"connection {conn_id!r} is of type {connection.conn_type!r}; use postgres or sqlite")
+        return Secret("postgresql://" + str(connection.get_uri()).split("://", 1)[1])
+    return str(connection.conn_type)
+
+
+def _of_a_database(found: Secret | str, conn_id: str) -> Secret:
+    if isinstance(found, str):
+        raise ConfigError(f"connection {conn_id!r} is of type {found!r}; use postgres or sqlite")
+    return found
 
 
 def tasks_span_machines() -> bool:

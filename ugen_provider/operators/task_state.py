@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from ugen_provider.core.api.errors import ConfigError
@@ -22,6 +22,7 @@ from ugen_provider.triggers.cancellation import JOB_REF, JobRef, Place, attempt_
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from ugen_provider.core.api.config import Secret
     from ugen_provider.core.jobs.order import OrderKey
     from ugen_provider.core.jobs.sync.world import World
     from ugen_provider.core.ledger.record import Action, ActionState, OrderRecord, OrderStore, RecordSigner
@@ -256,7 +257,7 @@ class OpenStore:
     store: OrderStore
     ledger_id: str = ""
     ledger_conn_id: str | None = None
-    address: str | None = field(default=None, repr=False)
+    address: Secret | None = None
     signer: RecordSigner | None = None
 
     @property

@@ -22,7 +22,7 @@ from ugen_provider.triggers.cancellation import acancel_killed_job, ask_airflow,
 from ugen_provider.version_compat import AIRFLOW_3_3_PLUS
 
 if TYPE_CHECKING:
-    from ugen_provider.core.api.config import ClientConfig
+    from ugen_provider.core.api.config import ClientConfig, Secret
     from ugen_provider.core.api.models import Job
     from ugen_provider.core.jobs.watcher import JobWatcher
     from ugen_provider.core.ledger.record import RecordSigner
@@ -498,7 +498,7 @@ class _OpenLedger:
     signer: RecordSigner = field(repr=False)
 
 
-_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _OpenLedger]] = WeakKeyDictionary()
+_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Secret], _OpenLedger]] = WeakKeyDictionary()
 
 
 async def _open_ledger(ugen_conn_id: str, ledger_conn_id: str, *, expected_id: str = "") -> _OpenLedger:

@@ -32,6 +32,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 
+from ugen_provider.core.api.config import Secret
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.ledger.errors import LedgerUnavailableError
 from ugen_provider.core.private_files import make_private_file, make_private_folder
@@ -76,6 +77,18 @@ def with_driver(url: sa.URL) -> sa.URL:
         'sqlite'
     """
     return url.set(drivername=_POSTGRESQL) if url.drivername in {"postgresql", "postgres"} else url
+
+
+def open_engine(address: Secret, *, shared: bool = False) -> sa.Engine:
+    """Open the database of a ledger that exists; arguments and errors as for `engine_for`."""
+
+    def opened(clear: str) -> sa.Engine:
+        require_existing(clear, shared=shared)
+        engine = engine_for(clear, shared=shared)
+        reachable(engine)
+        return engine
+
+    return with_revealed(address, opened)
 
 
 def engine_for(address: str, *, shared: bool = False) -> sa.Engine:
@@ -447,6 +460,27 @@ def shown(url: sa.URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
+def with_revealed(address: Secret, work: Callable[[str], T]) -> T:
+    """Do work with an address that may hold a password: no frame of an error shows it to a reporter of errors.
+
+    Raises:
+        Exception: The error of the work, without the frames below this one.
+    """
+    try:
+        return work(address.reveal())
+    except Exception as error:  # noqa: BLE001  it is raised again
+        failure = error
+    _forget_password(failure)
+    raise failure
+
+
+def _forget_password(error: BaseException) -> None:
+    """Remove the frames and the causes of an error: a driver keeps the password in both."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    if isinstance(error, DBAPIError):
+        error.orig = None
+
+
 @contextmanager
 def answering(engine: sa.Engine) -> Iterator[None]:
     """Report in one error of ours that the database is gone. SQLAlchemy itself reports errors of a statement.
@@ -459,7 +493,9 @@ def answering(engine: sa.Engine) -> Iterator[None]:
     except SQLAlchemyError as error:
         if not _is_away(error):
             raise
-        raise LedgerUnavailableError(_said(error, engine.url), ledger=shown(engine.url)) from None
+        said = _said(error, engine.url)
+        _forget_password(error)
+        raise LedgerUnavailableError(said, ledger=shown(engine.url)) from None
 
 
 def _is_away(error: SQLAlchemyError) -> bool:

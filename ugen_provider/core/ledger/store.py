@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
+from ugen_provider.core.api.config import Secret
 from ugen_provider.core.api.errors import ConfigError
 from ugen_provider.core.ledger import record as ledger_record
 from ugen_provider.core.ledger import schema
@@ -26,12 +27,13 @@ from ugen_provider.core.ledger.database import (
     Writer,
     answering,
     engine_for,
+    open_engine,
     reachable,
     refuse_ephemeral,
     refuse_ephemeral_path,
     refuse_foreign_file,
-    require_existing,
     shown,
+    with_revealed,
 )
 from ugen_provider.core.ledger.record import shown_id, split_row_id
 
@@ -101,7 +103,8 @@ class Ledger:
     """An open ledger. It is created by `Ledger.init` or `ugen ledger init`, and only opened here.
 
     Args:
-        address: The path of a SQLite file, or a SQLAlchemy URL of PostgreSQL.
+        address: The path of a SQLite file, or a SQLAlchemy URL of PostgreSQL. A `Secret` stays out of the frames of an
+            error, which a reporter of errors may send away.
         shared: Whether runners on several machines use it; SQLite is then refused.
         expected_id: The id that the ledger must have, as carried by a trigger or a run tag; None accepts any.
         now: Seconds since the epoch; PostgreSQL's own clock where not given, so that machines agree.
@@ -122,15 +125,14 @@ class Ledger:
 
     def __init__(
         self,
-        address: str,
+        address: str | Secret,
         *,
         shared: bool = False,
         expected_id: str | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
-        require_existing(address, shared=shared)
-        self.engine = engine_for(address, shared=shared)
-        reachable(self.engine)
+        address = Secret.of(address)  # an error would show the password with this frame
+        self.engine = open_engine(address, shared=shared)
         self.writer = Writer(self.engine)
         self.writer.run(schema.migrate)
         refuse_ephemeral(self.engine, allowed=self._meta("allow_ephemeral") == "1")
@@ -148,7 +150,7 @@ class Ledger:
     @classmethod
     def init(
         cls,
-        address: str,
+        address: str | Secret,
         *,
         shared: bool = False,
         allow_ephemeral: bool = False,
@@ -171,18 +173,23 @@ class Ledger:
             >>> Ledger.init(str(tmp_path / "new.db"), allow_ephemeral=True).catalogues()
             []
         """
-        refuse_ephemeral_path(address, allowed=allow_ephemeral)
-        refuse_foreign_file(address)
-        engine = engine_for(address, shared=shared)
-        try:
-            reachable(engine)
-            writer = Writer(engine)
-            writer.run(schema.migrate)
-            if allow_ephemeral:
-                values = {"name": "allow_ephemeral", "value": "1"}
-                writer.run(lambda connection: insert_new(connection, schema.meta, values))
-        finally:
-            engine.dispose()
+
+        def create(clear: str) -> None:
+            refuse_ephemeral_path(clear, allowed=allow_ephemeral)
+            refuse_foreign_file(clear)
+            engine = engine_for(clear, shared=shared)
+            try:
+                reachable(engine)
+                writer = Writer(engine)
+                writer.run(schema.migrate)
+                if allow_ephemeral:
+                    values = {"name": "allow_ephemeral", "value": "1"}
+                    writer.run(lambda connection: insert_new(connection, schema.meta, values))
+            finally:
+                engine.dispose()
+
+        address = Secret.of(address)
+        with_revealed(address, create)
         return cls(address, shared=shared, now=now)
 
     def _meta(self, name: str) -> str | None:
@@ -200,7 +207,7 @@ class Ledger:
         self.engine.dispose()
 
     def __repr__(self) -> str:
-        return f"Ledger({shown(self.engine.url)!r})"
+        return f"Ledger({shown(self.engine.url)!r})" if hasattr(self, "engine") else "Ledger(not open)"
 
     def analyze(self) -> None:
         """Let PostgreSQL count its rows now. Without statistics it reads a whole table for a handful of products."""

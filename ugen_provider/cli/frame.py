@@ -599,6 +599,11 @@ def help_command(session: Session, *, words: tuple[str, ...]) -> None:
     """Show the help of COMMAND, or of `ugen`."""
     ctx = click.get_current_context().find_root()
     found: click.Command = ctx.command
+    if calls := stored_help().get(" ".join(words)):
+        found = StoredHelp(words[-1], calls)
+        text = found.get_help(click.Context(found, info_name=words[-1], parent=ctx))
+        session.out.text(text, data={"command": f"{ctx.command_path} {' '.join(words)}", "help": text})
+        return
     for word in words:
         known = found.commands_by_name if isinstance(found, LazyGroup) else getattr(found, "commands", {})
         if word not in known:
@@ -606,6 +611,5 @@ def help_command(session: Session, *, words: tuple[str, ...]) -> None:
         below = found.get_command(ctx, word) if isinstance(found, click.Group) else None
         assert below is not None  # it is in the table
         found, ctx = below, click.Context(below, info_name=word, parent=ctx)
-    calls = help_of(words)
-    text = (StoredHelp(ctx.info_name or "", calls) if calls else found).get_help(ctx)
+    text = found.get_help(ctx)
     session.out.text(text, data={"command": ctx.command_path, "help": text})

@@ -47,8 +47,8 @@ class Readings:
         list_items: Whether listed jobs carry everything that a single job does.
         list_order: Order of `GET /jobs`.
         list_lag: Seconds by which `GET /jobs` is behind.
-        list_end: How an envelope shows that a list goes on: its total, `has_more`, or the next page.
-        page_most: Items of a page at most, whatever size is asked for.
+        list_end: How an envelope shows that a list has more pages: its total, `has_more`, or the next page.
+        page_most: Items of a page at most, even if a larger page is asked for.
         get_lag: Seconds after its creation during which a job is not found.
         in_flight: Seconds after the first request during which the same key is answered with 409, as in progress.
         video_lag: Seconds after its end during which a completed job shows no final video.

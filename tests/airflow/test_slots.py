@@ -19,7 +19,7 @@ import pytest
 from tests.airflow.conftest import Attempts
 from tests.core.local import InProcess
 from ugen_provider.core.api import transport as api_transport
-from ugen_provider.core.api.clock import SystemClock
+from ugen_provider.core.api.clock import EmulatorTime, SystemClock
 from ugen_provider.emulator.api.service import Service
 from ugen_provider.emulator.settings import Settings, TenantSettings
 from ugen_provider.emulator.world.world import World
@@ -68,6 +68,9 @@ class Simulation:
         monkeypatch.setattr(SystemClock, "tick", lambda _: self.world.now())
         monkeypatch.setattr(SystemClock, "sleep", lambda _, seconds: None)
         monkeypatch.setattr(SystemClock, "asleep", lambda _, seconds: self.asleep(seconds))
+        # Each wait moves the emulator's clock by as much: none may be cut short because that clock stands still.
+        monkeypatch.setattr(EmulatorTime, "pause", lambda _, seconds: seconds)
+        monkeypatch.setattr(EmulatorTime, "count", lambda _, seconds: None)
         sync_client, async_client = httpx.Client, httpx.AsyncClient
         monkeypatch.setattr(api_transport.httpx, "Client", lambda **_: sync_client(transport=transport))
         monkeypatch.setattr(api_transport.httpx, "AsyncClient", lambda **_: async_client(transport=transport))

@@ -32,6 +32,7 @@ start, s                                                      0.61
 """
 
 
+@pytest.mark.torture  # two minutes; `make bench` runs the same programs
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BENCHES)
 def test_a_benchmark_runs(name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example project on a real webserver and daemon: a backfill of twenty products, and their pages in a browser."""
+"""The example project on a real webserver and daemon: a backfill of eight products, and their pages in a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.real.dagster.conftest import REPOSITORY, Both
 from ugen_provider.cli.demo.dagster import BACKFILL_ENDED, LOCATION
 from ugen_provider.cli.demo.processes import wait_until
 
-PRODUCTS = [f"P-{number:02}" for number in range(20)]
+PRODUCTS = [f"P-{number:02}" for number in range(8)]
 ASSETS = ["keyframes", "videos", "final_video"]
 SELECTOR = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 RESOURCES = """query($selector: RepositorySelector!) {
@@ -47,7 +47,7 @@ def filled(project) -> Both:
     return project
 
 
-def test_a_backfill_of_twenty_products_buys_twenty_jobs_once(filled):
+def test_a_backfill_of_eight_products_buys_eight_jobs_once(filled):
     created = filled.server.emulator.journal.find_purchases(kind="create")
     assert sorted(entry.product_name for entry in created) == [f"Product {key}" for key in PRODUCTS]
     assert backfill(filled) == "COMPLETED_SUCCESS"

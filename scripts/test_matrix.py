@@ -80,7 +80,7 @@ AIRFLOW_PACKAGES = tuple(
         "operators.jobs",
         "operators.feeds",
         "operators.media",
-        "operators.orphans",
+        "operators.reconcile",
         "triggers.jobs",
         "triggers.events",
         "sensors.jobs",

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.databases import empty_database, postgres_url
 
@@ -30,16 +29,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(REAL))
 
 
-class OneRealSystemAtATime(LoadScopeScheduling):
-    """Gives whole files to the processes of pytest-xdist, and all that start real systems to one of them."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return REAL if nodeid.startswith(REAL) else nodeid.partition("::")[0]
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRealSystemAtATime | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Replace the scheduler of `--dist loadscope`."""
+    from xdist.scheduler import LoadScopeScheduling  # the matrix of versions runs without it
+
+    class OneRealSystemAtATime(LoadScopeScheduling):
+        """Gives whole files to the processes of pytest-xdist, and all that start real systems to one of them."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return REAL if nodeid.startswith(REAL) else nodeid.partition("::")[0]
+
     return OneRealSystemAtATime(config, log) if config.getvalue("dist") == "loadscope" else None
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks run, in their small form and judging nothing, and what they say becomes the page on performance."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import make_peers
 import performance
 import pytest
 import reliability
+import test_matrix
 
 from benchmarks import peers
 
@@ -245,3 +247,14 @@ def test_the_small_form_judges_nothing_and_leaves_the_page_alone(tmp_path, monke
     assert code == 0
     assert page == f"{performance.BEGIN}\n{performance.END}\n"
     assert "size" in (tmp_path / ".bench/smoke/performance.md").read_text()
+
+
+def test_every_cell_of_the_matrix_names_what_exists():
+    cells = [*test_matrix.cells(), *test_matrix.compatibility_cells("3.11")]
+    for cell in cells:
+        missing = [name for name in cell.imports if importlib.util.find_spec(name) is None]
+        assert missing == [], cell.name
+        paths = [word.removeprefix("--deselect=").removeprefix("--ignore=") for word in cell.tests]
+        for path, _, name in (each.partition("::") for each in paths):
+            assert (ROOT / path).exists(), cell.name
+            assert f"def {name}" in (ROOT / path).read_text() if name else True, (cell.name, name)

@@ -212,28 +212,41 @@ def apply_adoptions(connection: sa.Connection, catalogue: Catalogue, run: int) -
         found = through.correlate(adoption).scalar_subquery()
         update = sa.update(adoption).where(here, adoption.c.origin != adoption.c.product_id, found.is_not(None))
         connection.execute(update.values(origin=found))
-    this = sa.and_(here, _PRODUCT.c.catalogue_id == catalogue.id, _PRODUCT.c.product_id == adoption.c.product_id)
+    adopted = (
+        _PRODUCT.c.catalogue_id == catalogue.id,
+        _PRODUCT.c.product_id.in_(sa.select(adoption.c.product_id).where(here)),
+    )
+
+    def found_for_product(value: sa.ColumnElement[Any]) -> Any:
+        # A subquery for each column, since SQLAlchemy 1.4 knows no UPDATE ... FROM for SQLite.
+        return sa.select(value).where(here, adoption.c.product_id == _PRODUCT.c.product_id).scalar_subquery()
+
     own = adoption.c.origin == adoption.c.product_id
     connection.execute(
         sa.update(_PRODUCT)
-        .where(this)
+        .where(*adopted)
         .values(
-            adopted_from=sa.case((own, sa.null()), else_=adoption.c.origin),
-            adopted_digest=sa.case((own, sa.null()), else_=adoption.c.fingerprint),
+            adopted_from=found_for_product(sa.case((own, sa.null()), else_=adoption.c.origin)),
+            adopted_digest=found_for_product(sa.case((own, sa.null()), else_=adoption.c.fingerprint)),
             state=sa.case((_PRODUCT.c.state == "", "buying"), else_=_PRODUCT.c.state),
         )
     )
-    connection.execute(
-        sa.update(_PRODUCT)
+    delivered = (
+        sa.select(_ORDER.c.order_key)
         .where(
-            this,
+            here,
+            adoption.c.product_id == _PRODUCT.c.product_id,
             _ORDER.c.catalogue_id == catalogue.id,
             _ORDER.c.product_id == adoption.c.origin,
             _ORDER.c.fingerprint == adoption.c.fingerprint,
             _ORDER.c.state == "completed",
         )
-        .values({name: getattr(_ORDER.c, name) for name in _RESULT})
+        .correlate(_PRODUCT)
+        .order_by(_ORDER.c.updated_at.desc(), _ORDER.c.order_key)
+        .limit(1)
     )
+    results = {name: delivered.with_only_columns(_ORDER.c[name]).scalar_subquery() for name in _RESULT}
+    connection.execute(sa.update(_PRODUCT).where(*adopted, delivered.exists()).values(results))
 
 
 def pass_on(

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -131,7 +131,7 @@ def parsed(address: str) -> sa.URL:
         ConfigError: It cannot be read. The message does not quote it, since it may hold a password.
     """
     if "://" not in address:  # no text of a URL: a `?` or `%` in a path would name another file
-        return sa.URL.create("sqlite", database=str(Path(address).expanduser()))
+        return URL.create("sqlite", database=str(Path(address).expanduser()))
     try:
         return make_url(address)
     except (ArgumentError, ValueError):

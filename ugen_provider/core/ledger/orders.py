@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -16,7 +16,7 @@ from ugen_provider.core.ledger.errors import AttemptSupersededError
 from ugen_provider.core.ledger.record import Action, ActionState, OrderRecord, RecordSigner
 from ugen_provider.core.ledger.store import Ledger, change, insert_new
 
-Guard = Callable[[sa.Connection], None]
+Guard: TypeAlias = "Callable[[sa.Connection], None]"  # as text, since SQLAlchemy 1.4 has no such name
 _KEYS_AT_ONCE = 500
 
 _ORDER, _ATTEMPT, _ACTION = schema.order, schema.attempt, schema.action

@@ -297,6 +297,42 @@ class TestKill:
         result = run(operator(), attempts.next())
         assert (result["purchase_number"], bought(ugen_emulator)) == (1, 2)
 
+    @pytest.mark.parametrize("gone", [True, False])
+    @pytest.mark.parametrize("learned_by", ["record", "answer"])
+    @pytest.mark.parametrize("with_ledger", [True, False])
+    def test_attempt_of_a_deleted_run_cancels_its_job(
+        self,
+        attempts: Any,
+        ugen_emulator: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        request: pytest.FixtureRequest,
+        gone: bool,
+        learned_by: str,
+        with_ledger: bool,
+    ) -> None:
+        """Its own call fails before the kill comes. Where the run is there, the job is the next attempt's."""
+        from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+        from airflow.sdk.execution_time.comms import ErrorResponse
+
+        from ugen_provider.core.ledger.errors import AttemptSupersededError
+        from ugen_provider.operators import base
+
+        if with_ledger:
+            request.getfixturevalue("ledger")
+        monkeypatch.setattr(base, "ask_airflow", lambda *_, **__: gone)
+        task = operator()
+        answer = AirflowRuntimeError(ErrorResponse(error=ErrorType.GENERIC_ERROR, detail={"status_code": 404}))
+        superseded = AttemptSupersededError(order_key="order", attempt="a", newest="a")
+
+        def fail_while_waiting(_clock: Any, _seconds: float) -> None:
+            raise superseded if learned_by == "record" else answer
+
+        monkeypatch.setattr(base.KillClock, "sleep", fail_while_waiting)
+        with pytest.raises((AirflowRuntimeError, UGenError, UGenFailure)):
+            run(task, attempts.next())
+        (job,) = ugen_emulator.emulator.jobs.by_id.values()
+        assert (job.timeline[-1].status == "cancelled", bought(ugen_emulator)) == (gone, 1)
+
     def test_stopping_process_sends_no_create(
         self, attempts: Any, ugen_emulator: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

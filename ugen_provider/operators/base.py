@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowRuntimeError
 
 from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.core.api.errors import ConfigError, PurchaseError, UGenError
+from ugen_provider.core.ledger.errors import AttemptSupersededError
 from ugen_provider.hooks.ugen import UGenHook
 from ugen_provider.links.ugen import LINKS
 from ugen_provider.operators.arguments import is_nothing, refusing, require_named
@@ -176,6 +178,11 @@ class UGenJobOperator(UGenOperator):
         self._kill = kill
         try:
             yield kill
+        except (AttemptSupersededError, AirflowRuntimeError):
+            # Where the run was deleted, this process can learn it from an answer of Airflow before the kill comes.
+            if kill.job_id is not None and not kill.is_set:
+                kill.signal()
+            raise
         finally:
             kill.finish()
             self._kill = None
@@ -197,7 +204,7 @@ class UGenJobOperator(UGenOperator):
 
         try:
             if not may_cancel():
-                self.log.info("Task was killed; job %s keeps running. The next attempt resumes waiting.", kill.job_id)
+                self.log.info("The attempt ended; job %s keeps running. The next attempt resumes waiting.", kill.job_id)
                 return
             from ugen_provider.core.api.client import UGenClient
             from ugen_provider.core.api.retrying import RetryPolicy

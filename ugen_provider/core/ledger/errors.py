@@ -52,6 +52,9 @@ class AttemptSupersededError(UGenError):
         self.newest = newest
         self.job_id = job_id
         about = f"job {job_id}" if job_id else "its job"
+        if newest == attempt:
+            super().__init__(f"order {order_key}: the record of this attempt was deleted; it leaves {about} as it is")
+            return
         super().__init__(
             f"order {order_key}: attempt {newest!r} is newer than {attempt!r} and works on this order; "
             f"this attempt leaves {about} to it"

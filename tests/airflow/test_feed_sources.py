@@ -63,8 +63,7 @@ def shop(
         if kind == "sqlite":
             return sqlite3.connect(file)
         if kind == "duckdb":
-            import duckdb
-
+            duckdb = pytest.importorskip("duckdb")
             return duckdb.connect(str(file))
         import psycopg
 
@@ -81,7 +80,8 @@ def shop(
         database.close()
 
     hook = type("Hook", (_Hook,), {"connect": staticmethod(connect)})
-    monkeypatch.setattr("airflow.sdk.Connection.get_hook", lambda self, **_: hook())
+    for connection in ("airflow.sdk.Connection", "airflow.models.connection.Connection"):  # Airflow 3.0 has the second
+        monkeypatch.setattr(f"{connection}.get_hook", lambda self, **_: hook())
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": kind}))
     with stack:
         execute(TABLE)

@@ -17,6 +17,7 @@ from ugen_provider.core.api.errors import ConfigError, TransportError
 from ugen_provider.core.media.http import shared_client
 from ugen_provider.hooks.ugen import UGenHook
 from ugen_provider.operators.jobs import UGenCreateJobOperator
+from ugen_provider.version_compat import AIRFLOW_3_1_PLUS
 
 PASSWORD = "hidden-word"
 BALANCE = b'{"available_credits": 7, "reserved_credits": 0}'
@@ -91,8 +92,8 @@ def test_task_with_proxy_sends_everything_through_it(
 
 
 def test_proxy_that_refuses_is_reported_without_password(monkeypatch: pytest.MonkeyPatch, logged: Any) -> None:
-    from airflow.sdk._shared.secrets_masker import redact
-
+    masker = "airflow.sdk._shared.secrets_masker" if AIRFLOW_3_1_PLUS else "airflow.sdk.execution_time.secrets_masker"
+    redact = pytest.importorskip(masker).redact
     with serving(whole(b"no", status="407 Who Are You")) as server:
         extra = {"base_url": "https://ugen.example/api/v1", "proxy": f"http://me:{PASSWORD}@127.0.0.1:{server.port}"}
         store(monkeypatch, **extra)

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from dagster_ugen.approval import approve_keyframe as approve_keyframe
     from dagster_ugen.asset_job import build_ugen_approval_jobs as build_ugen_approval_jobs
     from dagster_ugen.asset_job import build_ugen_asset_job as build_ugen_asset_job
+    from dagster_ugen.assets import UGenExportConfig as UGenExportConfig
     from dagster_ugen.assets import UGenVideoAssets as UGenVideoAssets
     from dagster_ugen.assets import build_assets_from_definition as build_assets_from_definition
     from dagster_ugen.assets import build_ugen_assets as build_ugen_assets
+    from dagster_ugen.assets import build_ugen_export_asset as build_ugen_export_asset
     from dagster_ugen.assets import ugen_assets as ugen_assets
     from dagster_ugen.checks import UGenChecks as UGenChecks
     from dagster_ugen.checks import build_ugen_asset_checks as build_ugen_asset_checks
@@ -59,6 +61,7 @@ __all__ = [
     "UGenApprovalConfig",
     "UGenAssetProps",
     "UGenChecks",
+    "UGenExportConfig",
     "UGenGate",
     "UGenMetadataSet",
     "UGenOptions",
@@ -76,6 +79,7 @@ __all__ = [
     "build_ugen_asset_job",
     "build_ugen_assets",
     "build_ugen_completion_sensor",
+    "build_ugen_export_asset",
     "build_ugen_product_feed_sensor",
     "build_ugen_reconcile_sensor",
     "for_new_products",
@@ -94,6 +98,7 @@ _HOMES = {
     "UGenApprovalConfig": "approval",
     "UGenAssetProps": "definition",
     "UGenChecks": "checks",
+    "UGenExportConfig": "assets",
     "UGenGate": "definition",
     "UGenMetadataSet": "results",
     "UGenOptions": "definition",
@@ -111,6 +116,7 @@ _HOMES = {
     "build_ugen_asset_job": "asset_job",
     "build_ugen_assets": "assets",
     "build_ugen_completion_sensor": "sensors",
+    "build_ugen_export_asset": "assets",
     "build_ugen_product_feed_sensor": "feed_sensor",
     "build_ugen_reconcile_sensor": "reconcile_sensor",
     "for_new_products": "definition",

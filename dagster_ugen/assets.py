@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The multi-asset over one job: `build_ugen_assets`, `@ugen_assets`, and `UGenVideoAssets` behind both."""
+"""The multi-asset over one job: `build_ugen_assets`, `@ugen_assets`, and `UGenVideoAssets` behind both.
+
+`build_ugen_export_asset` builds the asset after it: the videos in a shop's file or table.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +14,7 @@ import dagster as dg
 
 from dagster_ugen._compat import ALREADY_LOGGED, loaded_by, run_of, with_resource
 from dagster_ugen.approval import UGenApprovalConfig, run_approval
+from dagster_ugen.asset_job import partition_keys
 from dagster_ugen.definition import (
     JOB_OUTPUTS,
     DagsterUGenTranslator,
@@ -22,7 +26,9 @@ from dagster_ugen.definition import (
     UGenRunConfig,
     VideoDefinition,
     no_beta_warnings,
+    require_shares,
 )
+from dagster_ugen.event_log import chunks
 from dagster_ugen.requests import AssetRequests, FeedRequests, Requests, as_requests
 from dagster_ugen.resource import UGenResource, bound
 from dagster_ugen.results import (
@@ -33,16 +39,21 @@ from dagster_ugen.results import (
     Succeeded,
     failure_of,
     is_retryable,
+    recorded_videos,
     video_io_manager,
 )
 
 if TYPE_CHECKING:
     from dagster_ugen.account import Account
+    from ugen_provider.core.batch.supplemental_feed import Export, ShopFormat
+    from ugen_provider.core.ledger.store import Entry
 
 Execute = Callable[..., Iterator[Any]]
 """A body of the user's own: it takes the context, the resource and `regenerate=`, and yields asset results."""
 
 PARTITIONS_PER_RUN = 25
+_NAMED = 20
+"""Products that the log names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,3 +400,194 @@ def ugen_assets(
         )[0]
 
     return decorate
+
+
+# Back to the shop.
+
+
+class UGenExportConfig(dg.Config):
+    """What a run of an export may be given in the launchpad.
+
+    Args:
+        allow_shrink: Whether, in this run, any number of products may lose their videos.
+    """
+
+    allow_shrink: bool = False
+
+
+def build_ugen_export_asset(
+    videos: VideoDefinition,
+    *,
+    to: str | dg.EnvVar,
+    name: str = "video_export",
+    format: "ShopFormat" = "google",  # noqa: A002  the usual word for it
+    table: str = "ugen_video",
+    stored_at: str | None = None,
+    public_at: str | None = None,
+    min_score: float | None = None,
+    variant: str | None = None,
+    variant_dimension: str | None = None,
+    id_template: str = "{id}",
+    max_gone: float = 0.2,
+    allow_shrink: bool = False,
+    key_prefix: Sequence[str] | str = (),
+    group_name: str | None = None,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
+) -> dg.AssetsDefinition:
+    """Build an asset that writes which product has which video: a feed for a shop, JSONL, or a table. Free.
+
+    It reads Dagster's event log and asks the service for nothing. A product is a partition that exists and whose
+    `final_video` is recorded. The file, or the catalog's rows of the table, are replaced as a whole. The run fails and
+    leaves them unchanged where there is no product to write, or where too many would lose their videos.
+
+    Args:
+        videos: The assets; each partition is a product.
+        to: A path, the URL of an object store such as `s3://shop/videos.xml`, or a SQLAlchemy URL. `dg.EnvVar` keeps
+            the password of a database out of the code.
+        name: The asset's name. In a table, the order name of the videos is the catalog.
+        format: `google` (a supplemental RSS feed; default), `tsv`, `meta`, `tiktok`, `pinterest` or `jsonl`.
+        table: The table of a database. Default `ugen_video`.
+        stored_at: Where outputs are stored. Default, with `public_at`: the `destination` of the videos.
+        public_at: The URL under which that place is public.
+        min_score: The lowest quality score, 0 to 1, that is shown.
+        variant: The variant that a shop shows; default is the first that has a video.
+        variant_dimension: Of partitions with two dimensions, the one that names the variant; the other is the product.
+        id_template: The id under which the target knows a product, such as `shopify_DE_{id}`.
+        max_gone: Share of the products in the file, 0 to 1, that may lose their videos. Default 0.2.
+        allow_shrink: Whether any number of them may. One run alone is allowed it by its config `allow_shrink`.
+        key_prefix: Prefix of the asset's key.
+        group_name: Its group.
+        automation_condition: None, the default, runs it by hand, by a job or by a schedule.
+
+    Raises:
+        ValueError: An option is out of its range, or the videos have no partitions.
+
+    Examples:
+        ```python
+        videos = UGenVideoAssets(requests=feed, props=props, destination="s3://videos/")
+        export = build_ugen_export_asset(videos, to="s3://shop/videos.xml", public_at="https://cdn.shop.example/videos")
+        defs = dg.Definitions(assets=[*build_assets_from_definition(videos), export])
+        ```
+    """
+    product_of = _products_of(videos.props.partitions_def, variant_dimension)
+    if format not in _FORMATS:
+        raise ValueError(f"format: must be one of {', '.join(_FORMATS)}, got {format!r}")
+    require_shares(max_gone=max_gone, min_score=min_score)
+    if "{id}" not in id_template:
+        raise ValueError(f"id_template: must hold {{id}}, got {id_template!r}")
+    final_video = videos.key_of(Output.FINAL_VIDEO)
+    place = stored_at if stored_at is not None or public_at is None else videos.destination
+
+    def options(config: UGenExportConfig) -> "Export":
+        from ugen_provider.core.batch.supplemental_feed import Export, TargetIds
+
+        return Export(
+            format=format,
+            table=table,
+            stored_at=place,
+            public_at=public_at,
+            min_score=min_score,
+            variant=variant,
+            ids=TargetIds(id_template),
+            max_gone=max_gone,
+            allow_shrink=allow_shrink or config.allow_shrink,
+        )
+
+    def body(context: dg.AssetExecutionContext, config: UGenExportConfig) -> dg.MaterializeResult[Any]:
+        from ugen_provider.core.api.errors import UGenError
+        from ugen_provider.core.batch.supplemental_feed import export_entries
+        from ugen_provider.core.text import without_passwords
+
+        skipped = 0
+
+        def on_skipped(product_id: str, reason: str) -> None:
+            nonlocal skipped
+            skipped += 1
+            if skipped <= _NAMED:
+                context.log.warning("product %s is left out: %s", product_id, reason)
+
+        target = to.get_value() if isinstance(to, dg.EnvVar) else to
+        if not target:
+            raise dg.Failure(f"to: {getattr(to, 'env_var_name', 'it')} is not set", allow_retries=False)
+        keys = partition_keys(context.instance, videos.props.partitions_def)
+        try:
+            count = export_entries(
+                _entries_of(context.instance, final_video, keys, product_of),
+                target,
+                catalogue=videos.resolved_order_name,
+                export=options(config),
+                on_skipped=on_skipped,
+            )
+        except UGenError as error:
+            raise dg.Failure(str(error), allow_retries=error.retryable) from None
+        return dg.MaterializeResult(
+            metadata={"dagster/uri": without_passwords(target), "ugen/products": count, "ugen/skipped": skipped}
+        )
+
+    prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix)
+    return dg.asset(
+        name=name,
+        key_prefix=prefix or None,
+        deps=[final_video],
+        group_name=group_name,
+        automation_condition=automation_condition,
+        description="Which product has which video, for a shop.",
+        kinds={"ugen"},
+    )(body)
+
+
+_FORMATS = ("google", "tsv", "meta", "tiktok", "pinterest", "jsonl")
+
+
+def _products_of(
+    partitions_def: dg.PartitionsDefinition | None, variant_dimension: str | None
+) -> Callable[[str], tuple[str, str]]:
+    """Return the function that reads product and variant from a partition key.
+
+    Raises:
+        ValueError: The partitions are none, or it is not clear which of their dimensions is the product.
+    """
+    if partitions_def is None:
+        raise ValueError("videos: an export needs one partition for each product, and these assets have none")
+    if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        if variant_dimension is not None:
+            raise ValueError(f"variant_dimension: the partitions have one dimension, so none is {variant_dimension!r}")
+        return lambda key: (key, "")
+    names = [each.name for each in partitions_def.partitions_defs]
+    if len(names) != 2 or variant_dimension not in names:
+        raise ValueError(f"variant_dimension: must name one of two dimensions of the partitions, {' or '.join(names)}")
+    is_first = names[0] == variant_dimension
+
+    def parts(key: str) -> tuple[str, str]:
+        first, _, second = key.partition("|")
+        return (second, first) if is_first else (first, second)
+
+    return parts
+
+
+def _entries_of(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    partitions: Sequence[str],
+    product_of: Callable[[str], tuple[str, str]],
+) -> "Iterator[Entry]":
+    """Yield what the event log knows of each partition's video, a thousand in one query."""
+    from ugen_provider.core.ledger.store import Entry
+
+    for group in chunks(partitions):
+        for partition, video in recorded_videos(instance, key, group).items():
+            product_id, variant = product_of(partition)
+            yield Entry(
+                product_id=product_id,
+                state="completed",
+                reason=None,
+                final_failure=False,
+                job_id=video.job_id,
+                credits=video.credits,
+                score=video.lowest_score,
+                video=video.path or video.url,
+                manifest=video.manifest_uri,
+                seen=True,
+                updated_at=video.recorded_at,
+                variant=variant,
+            )

@@ -296,6 +296,16 @@ class SensorsArgs(Args):
     budget: int | None = limited(
         None, least=0, description="Credits that the runs of the feed sensor may reserve in a day."
     )
+    max_changed: float = limited(
+        0.2, least=0, most=1, description="Share of the known products above which no changed one is bought again."
+    )
+    max_gone: float = limited(0.2, least=0, most=1, description="Share of the known products that the feed may lack.")
+    max_new: int | None = limited(None, least=0, description="Products that may be new at most.")
+    max_rejected: int | None = limited(None, least=0, description="Rejected rows above which nothing is bought.")
+    allow_new_ids: bool = Field(
+        default=False, description="Whether many products may be new while many others are gone."
+    )
+    guard_min: int = limited(10, least=0, description="Known products from which on these limits apply.")
     completion: bool | None = Field(
         default=None, description="Runs that collect submitted jobs; where not given, without a gate only."
     )
@@ -519,6 +529,12 @@ class UGenVideosComponent(Component, Model, YamlPosition):
                     name=self._name("feed_sensor"),
                     minimum_interval_seconds=self.sensors.feed_interval,
                     budget=self.sensors.budget,
+                    max_changed=self.sensors.max_changed,
+                    max_gone=self.sensors.max_gone,
+                    max_new=self.sensors.max_new,
+                    max_rejected=self.sensors.max_rejected,
+                    allow_new_ids=self.sensors.allow_new_ids,
+                    guard_min=self.sensors.guard_min,
                 )
             )
         if self.sensors.completion is not False and job is not None:

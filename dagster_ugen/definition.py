@@ -326,6 +326,17 @@ def order_parts(record_key: str) -> tuple[str, str, str] | None:
         return None
 
 
+def require_shares(**given: float | None) -> None:
+    """Refuse a share that is not from 0 to 1.
+
+    Raises:
+        ValueError: It names the option.
+    """
+    for name, share in given.items():
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name}: must be from 0 to 1, got {share}")
+
+
 def partitions_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Sequence[str]:
     """Return the partitions of a run; [''] for assets without any."""
     if not context.has_partition_key and not context.has_partition_key_range:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,7 @@ from dagster_ugen.asset_job import (
     partitions_of_runs,
     run_request,
 )
-from dagster_ugen.definition import BUDGET_RUN_TAG, BUDGET_TAG, ON_CHANGED_TAG
+from dagster_ugen.definition import BUDGET_RUN_TAG, BUDGET_TAG, ON_CHANGED_TAG, require_shares
 from dagster_ugen.event_log import (
     CHUNK,
     TICK_SECONDS,
@@ -45,11 +45,9 @@ if TYPE_CHECKING:
     from dagster_ugen.definition import VideoDefinition
     from dagster_ugen.requests import FeedRequests
     from dagster_ugen.resource import UGenResource
+    from ugen_provider.core.batch.spec import PlanOptions
     from ugen_provider.core.feeds.products import FeedOrder
     from ugen_provider.core.ledger.record import OrderRecord
-
-_GUARD_MIN = 20
-"""Below so many known products a share says nothing."""
 
 _REQUEST_TAG = "ugen/request"
 _CREATION_SECONDS = 600.0
@@ -61,12 +59,18 @@ _UNBOUGHT_PAUSE = 900.0
 
 @dataclass(slots=True)
 class FeedCursor:
-    """The position in the feed where a tick ended, and what the pass has counted so far.
+    """The position in the feed where a tick ended, and what has been counted so far.
+
+    A feed is read twice: one pass counts, and once its figures are allowed, a second one requests runs.
 
     Attributes:
-        item: Rows that were read.
-        known: Products that have an order.
-        changed: Those of them whose request has changed.
+        item: Rows that were read in this pass.
+        known: Products of the feed that have an order.
+        changed: Those of them whose request has changed. The second pass subtracts what it requests.
+        new: Products without an order. The second pass subtracts what it requests.
+        rejected: Rows that order nothing.
+        is_buying: Whether this is the second pass.
+        seen: Products with an order that the last allowed count found; None before the first.
         tick: Number of the tick, so that a request that is repeated is a new one.
         requested: Requests whose runs were not seen yet: the time, and the products.
     """
@@ -74,6 +78,10 @@ class FeedCursor:
     item: int = 0
     known: int = 0
     changed: int = 0
+    new: int = 0
+    rejected: int = 0
+    is_buying: bool = False
+    seen: int | None = None
     tick: int = 0
     requested: dict[str, tuple[float, list[str]]] = field(default_factory=dict)
 
@@ -84,6 +92,11 @@ class FeedCursor:
             return cls(**json.loads(text)) if text else cls()
         except (ValueError, TypeError):
             return cls()
+
+    def start_over(self) -> None:
+        """Begin with the first pass again."""
+        self.item = self.known = self.changed = self.new = self.rejected = 0
+        self.is_buying = False
 
     def write(self) -> str:
         """Return the cursor as text, for Dagster to store."""
@@ -162,13 +175,19 @@ def build_ugen_product_feed_sensor(
     budget: int | dg.EnvVar | None = None,
     on_changed: Literal["regenerate", "ignore"] = "regenerate",
     max_changed: float = 0.2,
+    max_gone: float = 0.2,
+    max_new: int | None = None,
+    max_rejected: int | None = None,
+    allow_new_ids: bool = False,
+    guard_min: int = 10,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
 ) -> dg.SensorDefinition:
     """Build a sensor that reads a feed, adds partitions for its products, and requests runs for new or changed ones.
 
     The runs that it requests buy, within a budget: without `budget` here or `daily_budget` on the account it adds
-    partitions and requests nothing. It reads the feed in one streaming pass over as many ticks as that takes, and
-    requests few runs a tick, since Dagster's daemon creates them one by one.
+    partitions and requests nothing. It reads the feed in streaming passes over as many ticks as that takes, and
+    requests few runs a tick, since Dagster's daemon creates them one by one. The first pass counts. If a limit refuses
+    its figures, the sensor adds no partition, requests nothing, and says so in its log and in the tick.
 
     Args:
         videos: The assets.
@@ -182,10 +201,33 @@ def build_ugen_product_feed_sensor(
         runs_per_tick: Most runs that one tick requests.
         budget: Credits that the runs which it requests in a day (UTC) may reserve together; `dg.EnvVar` too.
         on_changed: Whether a product whose request changed is bought again, or keeps its video.
-        max_changed: Share of the known products, 0 to 1, above which no further product is bought again in a pass: such
-            a change is more likely a fault of the feed than a new catalog.
+        max_changed: Share of the known products, 0 to 1, above which no changed product is bought again, while the new
+            ones are: such a change is more likely a fault of the feed than a new catalog. Default 0.2.
+        max_gone: Share of the known products, 0 to 1, that the feed may lack. Those are known which have an order and
+            were in the feed when it was last allowed. Default 0.2; 1 for a feed that adds to another one.
+        max_new: Products that may be new at most; None for any number.
+        max_rejected: Rejected rows above which nothing is requested; None for any number.
+        allow_new_ids: Whether many products may be new while many others are gone.
+        guard_min: Known products from which on these limits apply, `max_rejected` excepted. Default 10.
         default_status: Whether it runs from the start.
+
+    Raises:
+        ValueError: A limit is out of its range.
     """
+    require_shares(max_changed=max_changed, max_gone=max_gone)
+
+    def limits() -> PlanOptions:
+        from ugen_provider.core.batch.spec import PlanOptions
+
+        return PlanOptions(
+            max_rejected=max_rejected,
+            max_changed=max_changed,
+            on_changed="postpone",
+            max_gone=max_gone,
+            max_new=max_new,
+            allow_new_ids=allow_new_ids,
+            guard_min=guard_min,
+        )
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor = FeedCursor.read(context.cursor)
@@ -194,25 +236,42 @@ def build_ugen_product_feed_sensor(
         found: list[WantedPartition] = []
         warnings: list[str] = []
         refusal = ""
+        until = time.monotonic() + TICK_SECONDS
         if job is None:
-            _, at_end, rejected = _pass(context.instance, rows, partitions_name, cursor, None, most=0, model=None)
+            at_end = _read_on(
+                rows, cursor, _partition_adder(context.instance, partitions_name), until=until, model=None
+            )
         else:
             with sensor_account(resource, context).open_account(context.instance) as account:
-                finder = _Finder(
-                    context.instance, videos, account, cursor, job, on_changed=on_changed, max_changed=max_changed
-                )
-                found, at_end, rejected = _pass(
-                    context.instance,
-                    rows,
-                    partitions_name,
-                    cursor,
-                    finder,
-                    most=products_per_run * runs_per_tick,
-                    model=account.config.video_model,
-                )
+                finder = _Finder(context.instance, videos, account, cursor, job, on_changed=on_changed, limits=limits())
+                model = account.config.video_model
+                add = _partition_adder(context.instance, partitions_name)
+                at_end = False
+                if not cursor.is_buying:
+
+                    def count(orders: Sequence[FeedOrder]) -> bool:
+                        # Partitions of products that were never ordered wait until the feed is allowed: automation
+                        # may buy each partition that is new.
+                        add(finder.count(orders))
+                        return True
+
+                    if _read_on(rows, cursor, count, until=until, model=model):
+                        refusal = finder.refusal()
+                        at_end = not cursor.is_buying
+                if cursor.is_buying:
+                    most = products_per_run * runs_per_tick
+
+                    def buy(orders: Sequence[FeedOrder]) -> bool:
+                        add(orders)
+                        fresh, is_whole = finder.take(orders, most=most - len(found))
+                        found.extend(fresh)
+                        return is_whole
+
+                    at_end = _read_on(rows, cursor, buy, until=until, model=model)
                 warnings = finder.warnings
                 shares = SensorBudget(name, budget, account)
-                found, refusal = shares.affordable(found)
+                found, unaffordable = shares.affordable(found)
+                refusal += unaffordable
             # The products of the ranges that are left over are still wanted in the next pass.
             for part, tags in _ranges(context.instance, partitions_name, found, most=products_per_run)[:runs_per_tick]:
                 digest = _digest(part, found, cursor.tick)
@@ -222,9 +281,9 @@ def build_ugen_product_feed_sensor(
         cursor.tick += 1
         for line in warnings:
             context.log.warning(line)
-        summary = f"{cursor.item} rows read, {len(found)} products to make, {rejected} rows rejected{refusal}"
+        summary = f"{cursor.item} rows read, {len(found)} products to make, {cursor.rejected} rows rejected{refusal}"
         if at_end:
-            cursor.item = cursor.known = cursor.changed = 0
+            cursor.start_over()
         return dg.SensorResult(
             run_requests=requests, skip_reason=None if requests else dg.SkipReason(summary), cursor=cursor.write()
         )
@@ -347,6 +406,23 @@ def credits_in(value: int | dg.EnvVar | None) -> int | None:
     return int(text)
 
 
+@dataclass(slots=True)
+class _Comparison:
+    """The products of a chunk by what they are; those that a run works on are neither new nor changed.
+
+    Attributes:
+        known: Products that have an order.
+        new: Products that have none.
+        unbought: Products whose order was recorded and has no job, and whose run has ended.
+        changed: Products whose request is another one than the order's.
+    """
+
+    known: list[FeedOrder] = field(default_factory=list)
+    new: list[WantedPartition] = field(default_factory=list)
+    unbought: list[WantedPartition] = field(default_factory=list)
+    changed: list[WantedPartition] = field(default_factory=list)
+
+
 class _Finder:
     """Finds the products of a chunk that are new or changed, by the orders in the ledger."""
 
@@ -359,7 +435,7 @@ class _Finder:
         job: AssetJob,
         *,
         on_changed: Literal["regenerate", "ignore"],
-        max_changed: float,
+        limits: PlanOptions,
     ) -> None:
         self._instance = instance
         self._videos = videos
@@ -368,7 +444,7 @@ class _Finder:
         self._store = account.store(older=[self._older.find])
         self._cursor = cursor
         self._on_changed = on_changed
-        self._max_changed = max_changed
+        self._limits = limits
         self.warnings: list[str] = []
         runs = list(runs_under_way(instance, job_name=job.name))
         keys = partition_keys(instance, videos.props.partitions_def) if runs else []
@@ -403,26 +479,81 @@ class _Finder:
         known = self._store.read_many(list(keys.values()))
         return [product for product, key in keys.items() if key not in known]
 
-    def wanted(self, orders: Sequence[FeedOrder]) -> list[WantedPartition]:
+    def count(self, orders: Sequence[FeedOrder]) -> list[FeedOrder]:
+        """Count what a chunk would buy, and return its products that have an order."""
+        compared = self._compare(orders)
+        cursor = self._cursor
+        cursor.known += len(compared.known)
+        cursor.new += len(compared.new)
+        cursor.changed += len(compared.changed)
+        return compared.known
+
+    def refusal(self) -> str:
+        """Decide, at the end of the count, whether the second pass begins; return what refuses it, or ''."""
+        from ugen_provider.core.batch.planner import PlanFigures, postpones_changed, refusal
+
+        cursor = self._cursor
+        gone = max(0, (cursor.seen or 0) - cursor.known)
+        figures = PlanFigures(
+            products=cursor.known + cursor.new + cursor.rejected,
+            rejected=cursor.rejected,
+            known=cursor.known + gone,
+            new=cursor.new,
+            changed=cursor.changed,
+            gone=gone,
+        )
+        if (refused := refusal(figures, self._limits)) is not None:
+            self.warnings.append(refused.message)
+            return f"; {refused.message}"
+        if self._on_changed == "ignore":
+            cursor.changed = 0
+        elif postpones_changed(figures, self._limits):
+            self.warnings.append(
+                f"{cursor.changed} of {figures.known} known products changed, more than "
+                f"max_changed={self._limits.max_changed:g} of them: none of these is bought again; check the feed, "
+                "then raise max_changed"
+            )
+            cursor.changed = 0
+        cursor.seen = cursor.known
+        cursor.is_buying, cursor.item, cursor.rejected = True, 0, 0
+        return ""
+
+    def take(self, orders: Sequence[FeedOrder], *, most: int) -> tuple[list[WantedPartition], bool]:
+        """Return the products of a chunk that are to be bought, and whether these are all of them.
+
+        It takes no more new and no more changed ones than were counted, should the feed be another one by now.
+        """
+        compared = self._compare(orders)
+        cursor = self._cursor
+        new, changed = compared.new[: cursor.new], compared.changed[: cursor.changed]
+        wanted = [*compared.unbought, *new, *changed]
+        kept = wanted[:most]
+        cursor.changed -= sum(each.is_changed for each in kept)
+        cursor.new -= max(0, len(kept) - len(compared.unbought) - sum(each.is_changed for each in kept))
+        return kept, len(kept) == len(wanted)
+
+    def _compare(self, orders: Sequence[FeedOrder]) -> _Comparison:
         from ugen_provider.core.jobs.order import fingerprint
 
         known = self._known([order.product_id for order in orders])
         unbought = self._unbought(known)
-        new: list[WantedPartition] = []
-        changed: list[WantedPartition] = []
+        found = _Comparison()
         for order in orders:
-            body = request_body(order.fields, model=self._account.config.video_model)
             record = known.get(order.product_id)
-            if record is None or order.product_id in unbought:
-                new.append(WantedPartition(order.product_id, fingerprint(body), False, body))
+            is_busy = order.product_id in self._busy
+            if record is not None:
+                found.known.append(order)
+            if is_busy:
                 continue
-            self._cursor.known += 1
+            body = request_body(order.fields, model=self._account.config.video_model)
+            if record is None or order.product_id in unbought:
+                wanted = WantedPartition(order.product_id, fingerprint(body), False, body)
+                (found.new if record is None else found.unbought).append(wanted)
+                continue
             digest = fingerprint(body, scheme=record.scheme)
             if digest != record.fingerprint:
-                self._cursor.changed += 1
-                changed.append(WantedPartition(order.product_id, digest, True, body))
-        again = changed if changed and self._on_changed == "regenerate" and not self._too_many() else []
-        return [each for each in (*new, *again) if each.product_id not in self._busy]
+                found.changed.append(WantedPartition(order.product_id, digest, True, body))
+        return found
 
     def _known(self, products: Sequence[str]) -> dict[str, OrderRecord]:
         """Return the records of products, those of earlier versions included."""
@@ -446,59 +577,47 @@ class _Finder:
         alive = under_way(self._instance, {run_of_attempt(record.attempt) for record in without.values()})
         return {product for product, record in without.items() if run_of_attempt(record.attempt) not in alive}
 
-    def _too_many(self) -> bool:
-        cursor = self._cursor
-        if cursor.known < _GUARD_MIN or cursor.changed <= self._max_changed * cursor.known:
-            return False
-        warning = (
-            f"{cursor.changed} of {cursor.known} known products changed, more than max_changed={self._max_changed:g} "
-            "of them: none of these is bought again; check the feed, then raise max_changed"
-        )
-        self.warnings = [line for line in self.warnings if "max_changed" not in line] + [warning]
+
+def _partition_adder(instance: dg.DagsterInstance, name: str) -> Callable[[Sequence[FeedOrder]], bool]:
+    """Return a function that adds partitions for products."""
+
+    def add(orders: Sequence[FeedOrder]) -> bool:
+        if orders:
+            instance.add_dynamic_partitions(name, [order.product_id for order in orders])
         return True
 
+    return add
 
-def _pass(
-    instance: dg.DagsterInstance,
+
+def _read_on(
     feed: FeedRequests,
-    partitions_name: str,
     cursor: FeedCursor,
-    finder: _Finder | None,
+    use: Callable[[Sequence[FeedOrder]], bool],
     *,
-    most: int,
+    until: float,
     model: str | None,
-) -> tuple[list[WantedPartition], bool, int]:
-    """Continue reading the feed until it ends, the time is up, or enough was found."""
+) -> bool:
+    """Read the feed from the cursor on, until it ends, the time is up, or a chunk is used in part only.
+
+    Such a chunk is read again by the next tick, which finds the products that were requested busy.
+
+    Returns:
+        Whether the feed has ended.
+    """
     from ugen_provider.core.feeds.products import FeedOrder
 
-    until = time.monotonic() + TICK_SECONDS
-    found: list[WantedPartition] = []
-    rejected = 0
     rows = islice(feed.plan(model=model), cursor.item, None)
     while True:
-        orders: list[FeedOrder] = []
-        read = 0
-        for row in islice(rows, CHUNK):
-            read += 1
-            if isinstance(row, FeedOrder):
-                orders.append(row)
-            else:
-                rejected += 1
-        if orders:
-            instance.add_dynamic_partitions(partitions_name, [order.product_id for order in orders])
-        if finder is not None and orders:
-            counted = cursor.known, cursor.changed
-            fresh = finder.wanted(orders)
-            if len(found) + len(fresh) > most:
-                found.extend(fresh[: most - len(found)])
-                cursor.known, cursor.changed = counted
-                return found, False, rejected  # the next tick reads the same chunk: requested products are busy then
-            found.extend(fresh)
-        cursor.item += read
-        if read < CHUNK:
-            return found, True, rejected
+        chunk = list(islice(rows, CHUNK))
+        orders = [row for row in chunk if isinstance(row, FeedOrder)]
+        if orders and not use(orders):
+            return False
+        cursor.item += len(chunk)
+        cursor.rejected += len(chunk) - len(orders)
+        if len(chunk) < CHUNK:
+            return True
         if time.monotonic() > until:
-            return found, False, rejected
+            return False
 
 
 def _ranges(

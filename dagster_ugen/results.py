@@ -504,17 +504,30 @@ def videos_of(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequen
     Raises:
         LookupError: Nothing is recorded for one of them.
     """
+    found = recorded_videos(instance, key, partitions)
+    for each in partitions:
+        if each not in found:
+            named = f", partition {each!r}" if each else ""
+            raise LookupError(f"{key.to_user_string()}{named}: no video is recorded; materialize it first")
+    return found
+
+
+def recorded_videos(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str]) -> dict[str, UGenVideo]:
+    """Return the recorded outputs of those of some partitions that have one, in the order of the partitions."""
     records = newest_materializations(instance, key, partitions)
     costs = CostLog(instance, asset_key=key, partitions=partitions)
-    return {each: _video_in(records.get(each), key, each, costs) for each in partitions}
+    found: dict[str, UGenVideo] = {}
+    for each in partitions:
+        record = records.get(each)
+        made = record.asset_materialization if record is not None else None
+        if record is not None and made is not None and "ugen/job_id" in made.metadata:
+            found[each] = _video_in(record, made, key, each, costs)
+    return found
 
 
-def _video_in(record: dg.EventLogRecord | None, key: dg.AssetKey, partition: str, costs: CostLog) -> UGenVideo:
-    made = record.asset_materialization if record is not None else None
-    if record is None or made is None or "ugen/job_id" not in made.metadata:
-        named = f", partition {partition!r}" if partition else ""
-        raise LookupError(f"{key.to_user_string()}{named}: no video is recorded; materialize it first")
-
+def _video_in(
+    record: dg.EventLogRecord, made: dg.AssetMaterialization, key: dg.AssetKey, partition: str, costs: CostLog
+) -> UGenVideo:
     def value(name: str, default: Any = None) -> Any:
         entry = made.metadata.get(name)
         return default if entry is None else entry.value

@@ -284,6 +284,16 @@ def feed_of(folder: Path, count: int, *, changed: set[int] = frozenset()) -> Fee
     return FeedRequests(str(path), job_defaults={"segment_count": 2})
 
 
+def feed_with(folder: Path, numbers) -> FeedRequests:
+    """A feed of some products; None is a row without a picture."""
+    path = folder / "feed.csv"
+    rows = ["id,title,image_link,description"]
+    for n in numbers:
+        rows.append("bad,Bad,,Good." if n is None else f"p{n},Product {n},https://shop.example/{n}.jpg,Good.")
+    path.write_text("\n".join(rows))
+    return FeedRequests(str(path), job_defaults={"segment_count": 2})
+
+
 def feed_ticks(shop: Shop, feed: FeedRequests, **arguments) -> Ticks:
     arguments.setdefault("budget", 1_000_000)
     return Ticks(
@@ -371,6 +381,82 @@ def test_a_feed_that_changed_as_a_whole_buys_nothing_again(shop, tmp_path):
     ticks = feed_ticks(shop, feed_of(tmp_path, 25, changed=set(range(20))))
     assert ticks.tick() == []
     assert len(shop.created) == 25
+
+
+GUARDED = [
+    ("max_new", {"max_new": 4}, range(25), range(30), {"max_new": 5}, 30),
+    ("max_gone", {}, range(25), [*range(15), 90], {"max_gone": 0.4}, 26),
+    ("new_ids", {"max_gone": 1.0}, range(25), range(100, 125), {"allow_new_ids": True}, 50),
+    ("max_rejected", {"max_rejected": 0}, range(3), [*range(4), None], {"max_rejected": 1}, 4),
+]
+
+
+@pytest.mark.parametrize(
+    ("limits", "first", "second", "allowed", "count"),
+    [each[1:] for each in GUARDED],
+    ids=[each[0] for each in GUARDED],
+)
+def test_a_feed_beyond_a_limit_buys_nothing(shop, tmp_path, limits, first, second, allowed, count):
+    """The journal has no purchase, and no partition is added that automation could buy, until a person allows it."""
+    ticks = feed_ticks(shop, feed_with(tmp_path, first))
+    ticks.tick()
+    assert ticks.tick() == []
+    bought, partitions = len(shop.created), shop.instance.get_dynamic_partitions("ugen_products")
+    assert bought == len([*first])
+    refused = feed_ticks(shop, feed_with(tmp_path, second), **limits)
+    refused.cursor = ticks.cursor
+    for _ in range(3):
+        assert refused.tick() == []
+        assert "nothing was bought" in refused.skipped
+    assert len(shop.created) == bought
+    assert shop.instance.get_dynamic_partitions("ugen_products") == partitions
+    permitted = feed_ticks(shop, feed_with(tmp_path, second), **{**limits, **allowed})
+    permitted.cursor = refused.cursor
+    permitted.tick()
+    assert len(shop.created) == count
+    refused.cursor = permitted.cursor
+    assert refused.tick() == []
+    assert len(shop.created) == count, "what was allowed once is the new measure"
+
+
+def test_limits_need_enough_known_products(shop, tmp_path):
+    ticks = feed_ticks(shop, feed_with(tmp_path, range(9)))
+    ticks.tick()
+    other = feed_ticks(shop, feed_with(tmp_path, range(100, 105)), max_new=1)
+    other.cursor = ticks.cursor
+    other.tick()
+    assert len(shop.created) == 14
+
+
+def test_a_slow_feed_is_counted_whole_before_it_buys(shop, tmp_path, monkeypatch):
+    """A pass over several ticks requests nothing until it has seen the feed's end."""
+    monkeypatch.setattr("dagster_ugen.feed_sensor.TICK_SECONDS", -1.0)
+    monkeypatch.setattr("dagster_ugen.feed_sensor.CHUNK", 10)
+    ticks = feed_ticks(shop, feed_of(tmp_path, 25))
+    assert ticks.tick(run=False) == ticks.tick(run=False) == []
+    while len(shop.created) < 25:
+        assert ticks.tick()
+    assert len(shop.created) == 25
+
+
+def test_a_feed_that_grows_while_it_is_read_waits(shop, tmp_path, monkeypatch):
+    """The second pass buys no more than the first one counted."""
+    feed_ticks(shop, feed_of(tmp_path, 12)).tick()
+    monkeypatch.setattr("dagster_ugen.feed_sensor.TICK_SECONDS", -1.0)
+    monkeypatch.setattr("dagster_ugen.feed_sensor.CHUNK", 10)
+    ticks = feed_ticks(shop, feed_of(tmp_path, 14), max_new=2)
+    ticks.tick()
+    ticks.tick()
+    feed_of(tmp_path, 40)
+    for _ in range(6):
+        ticks.tick()
+    assert len(shop.created) == 14
+
+
+@pytest.mark.parametrize("wrong", [{"max_gone": 2}, {"max_changed": -0.1}])
+def test_a_limit_out_of_its_range_is_refused(shop, tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        feed_ticks(shop, feed_of(tmp_path, 1), **wrong)
 
 
 def test_partitions_from_a_feed(shop):

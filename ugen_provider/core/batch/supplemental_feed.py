@@ -15,7 +15,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -143,41 +143,45 @@ def export_videos(
         OSError: The file cannot be written.
     """
     options = export or Export()
+    return export_entries(
+        ledger.entries(catalogue, namespace=namespace),
+        to,
+        catalogue=catalogue,
+        export=_as_the_plan_allows(options, ledger, catalogue, namespace=namespace),
+        on_skipped=on_skipped,
+    )
+
+
+def export_entries(
+    entries: Iterable[Entry],
+    to: str,
+    *,
+    catalogue: str,
+    export: Export,
+    on_skipped: Callable[[str, str], None] = lambda product_id, reason: None,  # noqa: ARG005
+) -> int:
+    """Write the videos of products where `to` says, as `export_videos` does: the one way by which a shop gets them.
+
+    Args:
+        entries: What is known of the products; those without a video, or that the feed lacks, are left out.
+        to: As for `export_videos`.
+        catalogue: The name of the catalog in a table.
+        export: How.
+        on_skipped: As for `export_videos`.
+
+    Returns:
+        How many products (for a table: products and variants) were written.
+
+    Raises:
+        ConfigError: As for `write_shop_feed` and `write_table`.
+        ExportRefusedError: There is no product to write, or too many would go. Nothing is changed.
+        OSError: The file cannot be written.
+    """
     scheme = to.partition("://")[0].lower() if "://" in to else ""
     if scheme and scheme not in STORE_SCHEMES:
-        return write_table(
-            ledger,
-            catalogue,
-            to,
-            table=options.table,
-            namespace=namespace,
-            stored_at=options.stored_at,
-            public_at=options.public_at,
-            min_score=options.min_score,
-            ids=options.ids,
-            max_gone=options.max_gone,
-            allow_shrink=options.allow_shrink,
-        )
-
-    def write(path: str | os.PathLike[str]) -> int:
-        return write_shop_feed(
-            ledger,
-            catalogue,
-            path,
-            namespace=namespace,
-            format=options.format,
-            stored_at=options.stored_at,
-            public_at=options.public_at,
-            min_score=options.min_score,
-            variant=options.variant,
-            ids=options.ids,
-            max_gone=options.max_gone,
-            allow_shrink=options.allow_shrink,
-            on_skipped=on_skipped,
-        )
-
+        return _write_table(entries, to, catalogue=catalogue, export=export)
     if not scheme:
-        return write(to)
+        return _write_file(entries, Path(to), export=export, on_skipped=on_skipped)
     folder, _, name = to.rpartition("/")
     store = Store(folder)
     with TemporaryDirectory(prefix="ugen-export-") as temporary:
@@ -185,7 +189,7 @@ def export_videos(
         local = Path(temporary) / "feed"
         if (before := store.read(name)) is not None:
             local.write_bytes(before)
-        count = write(local)
+        count = _write_file(entries, local, export=export, on_skipped=on_skipped)
         store.write(name, local.read_bytes())
     return count
 
@@ -236,27 +240,44 @@ def write_shop_feed(
         >>> write_shop_feed(ledger, "shop", "videos.xml", stored_at="s3://videos/", public_at="https://cdn.example/")
         5
     """
-    links = _LinkColumns(stored_at, public_at)
-    target = Path(path)
+    export = Export(
+        format=format,
+        stored_at=stored_at,
+        public_at=public_at,
+        min_score=min_score,
+        variant=variant,
+        ids=ids or TargetIds(),
+        max_gone=max_gone,
+        allow_shrink=allow_shrink,
+    )
+    return _write_file(
+        ledger.entries(catalogue, namespace=namespace),
+        Path(path),
+        export=_as_the_plan_allows(export, ledger, catalogue, namespace=namespace),
+        on_skipped=on_skipped,
+    )
+
+
+def _write_file(
+    entries: Iterable[Entry], target: Path, *, export: Export, on_skipped: Callable[[str, str], None]
+) -> int:
+    links = _LinkColumns(export.stored_at, export.public_at)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    entries = _shown(ledger, catalogue, namespace=namespace, min_score=min_score, variant=variant)
-    known = ids or TargetIds()
     try:
-        with closing(_Replacement(_ids_in(target, format))) as replaced:
+        with closing(_Replacement(_ids_in(target, export.format))) as replaced:
             with beside.open("w", encoding="utf-8", newline="") as file:
-                file.write(_head(format))
-                for entry in entries:
-                    product_id = known.of(entry.product_id)
+                file.write(_head(export.format))
+                for entry in _shown(entries, min_score=export.min_score, variant=export.variant):
+                    product_id = export.ids.of(entry.product_id)
                     link = links.of(entry.video or "")
-                    if (problem := _problem(product_id, link, format)) is not None:
+                    if (problem := _problem(product_id, link, export.format)) is not None:
                         on_skipped(entry.product_id, problem)
-                    elif product_id is not None and replaced.add(product_id, _look(entry, format)):
-                        file.write(_line(entry, product_id, link, format))
-                file.write(_TAIL if format == "google" else "")
+                    elif product_id is not None and replaced.add(product_id, _look(entry, export.format)):
+                        file.write(_line(entry, product_id, link, export.format))
+                file.write(_TAIL if export.format == "google" else "")
                 file.flush()
                 os.fsync(file.fileno())
-            allowed = 1.0 if allow_shrink else max(max_gone, _allowed_by_plan(ledger, catalogue, namespace=namespace))
-            replaced.check(str(target), max_gone=allowed)
+            replaced.check(str(target), max_gone=1.0 if export.allow_shrink else export.max_gone)
             beside.replace(target)
             return replaced.count
     finally:
@@ -302,10 +323,27 @@ def write_table(
         ConfigError: The database cannot be reached, or has another table of this name.
         ExportRefusedError: There is no product to write, or too many would go. The table is unchanged.
     """
-    links, known = _LinkColumns(stored_at, public_at), ids or TargetIds()
-    allowed = 1.0 if allow_shrink else max(max_gone, _allowed_by_plan(ledger, catalogue, namespace=namespace))
+    export = Export(
+        table=table,
+        stored_at=stored_at,
+        public_at=public_at,
+        min_score=min_score,
+        ids=ids or TargetIds(),
+        max_gone=max_gone,
+        allow_shrink=allow_shrink,
+    )
+    return _write_table(
+        ledger.entries(catalogue, namespace=namespace),
+        url,
+        catalogue=catalogue,
+        export=_as_the_plan_allows(export, ledger, catalogue, namespace=namespace),
+    )
+
+
+def _write_table(entries: Iterable[Entry], url: str, *, catalogue: str, export: Export) -> int:
+    links = _LinkColumns(export.stored_at, export.public_at)
     shown = without_passwords(url)
-    made = _table(table)
+    made = _table(export.table)
     try:
         engine = sa.create_engine(with_driver(make_url(url)))
     except (SQLAlchemyError, ImportError, ValueError) as error:
@@ -321,8 +359,8 @@ def write_table(
             connection.execute(sa.delete(made).where(ours))
             with closing(_Replacement(before)) as replaced:
                 batch: list[dict[str, Any]] = []
-                for entry in _shown(ledger, catalogue, namespace=namespace, min_score=min_score, variant=None):
-                    product_id = known.of(entry.product_id)
+                for entry in _shown(entries, min_score=export.min_score, variant=None):
+                    product_id = export.ids.of(entry.product_id)
                     if product_id is None or not replaced.add(product_id, entry.variant):
                         continue
                     batch.append({"catalog": catalogue, **_facts(entry, product_id, links.of(entry.video or ""))})
@@ -331,10 +369,11 @@ def write_table(
                         batch.clear()
                 if batch:
                     connection.execute(sa.insert(made), batch)
-                replaced.check(f"table {table} of {shown}", max_gone=allowed)
+                allowed = 1.0 if export.allow_shrink else export.max_gone
+                replaced.check(f"table {export.table} of {shown}", max_gone=allowed)
                 return replaced.count
     except SQLAlchemyError as error:
-        raise ConfigError(f"--to: table {table} of {shown} cannot be written: {type(error).__name__}") from None
+        raise ConfigError(f"--to: table {export.table} of {shown} cannot be written: {type(error).__name__}") from None
     finally:
         engine.dispose()
 
@@ -372,18 +411,16 @@ def _facts(entry: Entry, product_id: str, link: str) -> dict[str, Any]:
     }
 
 
-def _shown(
-    ledger: Ledger, catalogue: str, *, namespace: str, min_score: float | None, variant: str | None
-) -> Iterator[Entry]:
+def _shown(entries: Iterable[Entry], *, min_score: float | None, variant: str | None) -> Iterator[Entry]:
     """Yield the products that the shop is to show, as the plan in force saw them."""
-    for entry in ledger.entries(catalogue, namespace=namespace):
+    for entry in entries:
         good_enough = min_score is None or entry.score is None or entry.score >= min_score
         if entry.video is not None and entry.seen and good_enough and variant in {None, entry.variant}:
             yield entry
 
 
-def _allowed_by_plan(ledger: Ledger, catalogue: str, *, namespace: str) -> float:
-    """Return the share of products that the plans in force were allowed to lose."""
+def _as_the_plan_allows(export: Export, ledger: Ledger, catalogue: str, *, namespace: str) -> Export:
+    """Return the options with the share of products that the plans in force were allowed to lose, if that is more."""
     found = ledger.find_catalogue(catalogue, namespace=namespace)
     run = schema.run
 
@@ -392,7 +429,7 @@ def _allowed_by_plan(ledger: Ledger, catalogue: str, *, namespace: str) -> float
         query = sa.select(sa.func.max(run.c.max_gone)).where(run.c.id.in_(list(newest)))
         return float(connection.execute(query).scalar() or 0.0)
 
-    return ledger.read(work)
+    return replace(export, max_gone=max(export.max_gone, ledger.read(work)))
 
 
 class _Replacement:

@@ -84,6 +84,8 @@ class FeedRequests:
         """
         from ugen_provider.core.feeds import plan_feed
 
+        if self.mapping is not None:
+            self.mapping.require_no_suggestions()
         return plan_feed(
             self.feed, job_defaults=self.job_defaults, options=self.options, mapping=self.mapping, model=model
         )

@@ -796,7 +796,10 @@ class UGenReadFeedOperator(UGenOperator):
         rejected: list[dict[str, Any]] = []
         with fail_without_retry(self.ugen_conn_id):
             defaults = rules.coerce(dict(self.job_defaults))
-            for row in plan_feed(self.feed, job_defaults=defaults, mapping=_mapping(self.mapping)):
+            mapping = _mapping(self.mapping)
+            if mapping is not None:
+                mapping.require_no_suggestions()
+            for row in plan_feed(self.feed, job_defaults=defaults, mapping=mapping):
                 if isinstance(row, FeedOrder):
                     key = {"scope_key": row.product_id} if self.by_product else {"product_id": row.product_id}
                     orders.append({**key, "job": dict(row.fields)})

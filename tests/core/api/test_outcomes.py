@@ -352,6 +352,7 @@ TABLE = {
     "ExportRefusedError": [(("x",), {"reason": "empty"}, False)],
     "RunRefusedError": [(("x",), {"reason": "budget"}, False)],
     "LeaseLostError": [(("x",), {}, True)],
+    "NoSuggestionError": [(("x",), {}, True)],
     "LedgerUnavailableError": [(("x",), {"ledger": "l"}, True)],
     "AttemptSupersededError": [((), {"order_key": "o", "attempt": "a", "newest": "b"}, False)],
     "BudgetUsedUpError": [(("x",), {"which": "day"}, False)],

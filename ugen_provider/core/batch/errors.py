@@ -38,6 +38,12 @@ class ExportRefusedError(UGenError):
         super().__init__(message)
 
 
+class NoSuggestionError(UGenError):
+    """The service suggests nothing that a request lacks; nothing was bought, and the next run asks again."""
+
+    retryable = True
+
+
 class LeaseLostError(UGenError):
     """Another runner holds the product, since this one renewed its lease too late; nothing was sent."""
 

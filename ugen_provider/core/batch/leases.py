@@ -82,6 +82,7 @@ class Claim:
         record: The order's record, where there is one.
         booked: Credits booked for it in this run already.
         why: `new`, `changed`, `again` or `regenerate`.
+        suggest: Fields that the service suggests before the purchase.
     """
 
     run: Run
@@ -94,6 +95,7 @@ class Claim:
     record: OrderRecord | None
     booked: int | None
     why: str
+    suggest: tuple[str, ...] = ()
 
     @property
     def lease(self) -> Lease:
@@ -297,6 +299,7 @@ def _claim_of(run: Run, item: Any, token: int, document: str | None) -> Claim:
         record=OrderRecord.from_dict(json.loads(document)) if document is not None else None,
         booked=item.booked,
         why=item.why,
+        suggest=tuple(item.suggest.split()) if item.suggest else (),
     )
 
 

@@ -203,6 +203,7 @@ class Planner:
         self._wanted: set[str] = set()  # of those to be bought again
         self._selected: set[str] = set()  # of those that `only` names
         self._ignored: frozenset[str] = frozenset()
+        self._suggest: tuple[str, ...] = ()
         self._variants: tuple[str, ...] = ("",)
         self._part = ""
         self._force = RunsInForce({}, {})
@@ -250,6 +251,7 @@ class Planner:
         """
         mapping, options = opened.mapping, self._options
         self._ignored = frozenset(mapping.ignore_changes)
+        self._suggest = mapping.suggest
         self._variants = tuple(variant.name for variant in mapping.variants) or ("",)
         self._part = mapping.part if options.part is None else options.part
         self._write(self._begin)
@@ -360,6 +362,7 @@ class Planner:
             seq=self._seq,
             force=self._force.all,
             variants=self._variants,
+            suggest=self._suggest,
             now=self._ledger.now(),
         )
         adding.add(rows)
@@ -508,6 +511,19 @@ def identify_picture(
         return RejectedRow(row.line, row.item, row.product_id, "image_link", rule, address, row.rows)
 
 
+def lacking(fields: Mapping[str, Any], suggest: Collection[str]) -> list[str]:
+    """Return the fields that the service shall suggest for a request: a script of its own makes the others pointless.
+
+    Examples:
+        >>> lacking({"cta_text": "Buy"}, ["key_selling_points", "cta_text"])
+        ['key_selling_points']
+        >>> lacking({"custom_script": "Look!"}, ["custom_script", "key_selling_points", "environment_description"])
+        ['environment_description']
+    """
+    pointless = {"key_selling_points", "cta_text"} if fields.get("custom_script") else set()
+    return [name for name in suggest if not fields.get(name) and name not in pointless]
+
+
 def with_model(job_defaults: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     """Return the fields of every request, with the account's model where they name none: it is part of the request."""
     named = job_defaults.get("video_model") is not None or model is None
@@ -589,6 +605,7 @@ class BatchInsert:
         seq: int,
         force: frozenset[int],
         variants: tuple[str, ...],
+        suggest: tuple[str, ...],
         now: float,
     ) -> None:
         self._connection = connection
@@ -597,6 +614,7 @@ class BatchInsert:
         self._options = options
         self._force = force
         self._variants = variants
+        self._suggest = suggest
         self._now = now
         self._counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._adoptions: dict[str, tuple[str, str]] = {}
@@ -813,6 +831,7 @@ class BatchInsert:
             "body": json.dumps(order.fields, ensure_ascii=False, separators=(",", ":")),
             "picture": row.picture,
             "picture_digest": row.identity,
+            "suggest": " ".join(lacking(order.fields, self._suggest)) or None,
             "begun": same is not None,
             "state": state,
             "reason": reason,

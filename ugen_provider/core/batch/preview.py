@@ -449,6 +449,7 @@ class OpenCheck:
         """Return the fields in which a request differs from the one that was bought."""
         before = record.get("body") or {}
         names = {*before, *request} - {"idempotency_key", *self._opened.mapping.ignore_changes}
+        names -= {name for name in self._opened.mapping.suggest if name not in request}
         return sorted(name for name in names if before.get(name) != request.get(name))
 
     def _count_known(self, ledger: Ledger, catalogue: Catalogue) -> None:

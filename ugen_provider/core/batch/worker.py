@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from ugen_provider.core.api import endpoints
+from ugen_provider.core.api import endpoints, rules
 from ugen_provider.core.api.async_client import AsyncUGenClient, call_endpoint
 from ugen_provider.core.api.errors import (
     APIError,
@@ -32,7 +32,7 @@ from ugen_provider.core.api.models import Job, Keyframe
 from ugen_provider.core.api.polling import JobCancelledError, JobError, JobFailedError, JobTimeoutError
 from ugen_provider.core.batch.adoption import pass_on
 from ugen_provider.core.batch.budget import BudgetShare, Estimates, book, correct
-from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, RunRefusedError
+from ugen_provider.core.batch.errors import BudgetUsedUpError, LeaseLostError, NoSuggestionError, RunRefusedError
 from ugen_provider.core.batch.images import Pictures
 from ugen_provider.core.batch.leases import LET_GO, Claim, ItemState, LeasedWorld, ProductOrderStore, key_of
 from ugen_provider.core.batch.spec import FeedRun, Outputs
@@ -324,6 +324,10 @@ class ProductWorker:
             policy = replace(policy, spending=self._context.client.config.spending)
         if claimed.why == "regenerate":
             policy = replace(policy, regenerate=claimed.run.run_id)
+        if claimed.suggest and not claimed.has_job:
+            body = await self._with_suggestions(body)
+        elif claimed.suggest:
+            body = self._as_sent(body)
         credits = await self._estimate(body)  # noqa: A001
         self.store.reservation = CreditReservation(self._context, claimed, credits, on_committed=self._reserved)
         return Order(
@@ -337,6 +341,45 @@ class ProductWorker:
             attempt=f"{claimed.run.owner}:{claimed.token}",
             origin=catalogue.origin or origin_of(self._context.client.config.base_url),
         )
+
+    def _as_sent(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a request with what was suggested for it when the order was recorded."""
+        record = self.store.newest
+        sent = record.body if record is not None else {}
+        return {**body, **{name: sent[name] for name in self._claim.suggest if sent.get(name)}}
+
+    async def _with_suggestions(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a request with what the service suggests for the fields that it lacks. Free.
+
+        The suggestions are no part of the fingerprint, and the order's record keeps them: another text in another
+        night is no change, and a request that is sent again is the same. If the process ends before the record is
+        written, nothing was sent, and the next attempt asks again.
+
+        Raises:
+            NoSuggestionError: A field would stay empty, or what is suggested breaks a rule. Nothing is bought.
+        """
+        filled = self._as_sent(body)
+        missing = [name for name in self._claim.suggest if not filled.get(name)]
+        if not missing or self._context.client.config.spending != "allow":
+            return filled
+        asked = ("product_name", "product_image_url", "persona_id", "interaction_mode", "segment_count")
+        try:
+            async with self._context.slots:
+                found = await self._context.client.jobs.suggest_fields(
+                    **{name: filled[name] for name in asked if filled.get(name) is not None}
+                )
+        except (*_OF_THE_RUN, RateLimitError):
+            raise
+        except UGenError as error:
+            raise NoSuggestionError(f"no suggestion for {', '.join(missing)}: {error}") from error
+        for name in missing:
+            value = getattr(found, name)
+            if not value:
+                raise NoSuggestionError(f"the service suggests no {name}")
+            filled = {**filled, name: list(value) if isinstance(value, tuple) else value}
+        if violations := rules.check(filled):
+            raise NoSuggestionError(f"the suggestion cannot be sent: {InvalidRequestError(violations)}")
+        return filled
 
     async def _estimate(self, body: Mapping[str, Any]) -> int | None:
         try:
@@ -470,6 +513,8 @@ def result_of_error(error: UGenError | OSError) -> ProductResult:
                 return ProductResult("postponed", reason=error.reason, job_id=error.job_id)
             final = error.reason in _FINAL_REASONS
             return ProductResult("failed", reason=str(error), final_failure=final, job_id=error.job_id)
+        case NoSuggestionError():
+            return ProductResult("postponed", reason=f"suggest: {error}")
         case InvalidRequestError():
             return ProductResult("failed", reason=str(error), final_failure=True)
         case APIError() if error.status in {400, 422} or isinstance(error, RequestValidationError):

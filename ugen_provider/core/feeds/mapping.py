@@ -128,7 +128,8 @@ FROM_FEED = ("product_name", "product_image_url")
 """Fields that no constant can be right for."""
 _SECTIONS = (
     *("id", "title", "group_by", "for_sale", "clean", "pictures", "columns", "values", "templates", "constants"),
-    *("lookup", "categories", "filters", "order_by", "limit", "shares", "ignore_changes", "variants", "part"),
+    *("lookup", "categories", "filters", "order_by", "limit", "shares", "ignore_changes", "suggest", "variants"),
+    "part",
 )
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -212,6 +213,7 @@ class FeedMapping:
         pictures: How addresses of pictures are read.
         clean: Which texts are cleaned.
         ignore_changes: Fields of the request whose change alone makes no new video.
+        suggest: Fields that the service suggests, before a purchase, for products that lack them.
         variants: The variants in which every product is ordered; empty for one that has no name.
         part: The part of the catalog that the feed is; what a feed lacks is gone from its own part alone.
         version: The number of a default mapping; None for one that a user wrote.
@@ -239,6 +241,7 @@ class FeedMapping:
     pictures: PictureRules = PICTURES
     clean: Cleaning = field(default_factory=Cleaning)
     ignore_changes: tuple[str, ...] = ()
+    suggest: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
     part: str = ""
     version: int | None = None
@@ -376,6 +379,7 @@ class FeedMapping:
             pictures=_pictures(sections.get("pictures"), base.pictures),
             clean=_clean(sections.get("clean")),
             ignore_changes=_ignored(sections.get("ignore_changes")),
+            suggest=_suggested(sections.get("suggest")),
             variants=variants,
             part=_part(sections.get("part")),
             kind=kind,
@@ -436,6 +440,15 @@ class FeedMapping:
             for result in (*lookup.values.values(), lookup.default):
                 if result is not None and (broken := rules.check({name: result}, partial=True)):
                     raise MappingError(f"{where}: {InvalidRequestError(broken)}")
+
+    def require_no_suggestions(self) -> None:
+        """Refuse `suggest`, where a request is made without a feed run, which alone asks for suggestions.
+
+        Raises:
+            MappingError: It names fields; without them the request would have a hole.
+        """
+        if self.suggest:
+            raise MappingError("suggest: works in feed runs alone; leave it out, or order by a feed run")
 
     def for_variant(self, variant: Variant) -> FeedMapping:
         """Return the mapping of one variant, whose fields take precedence over everything else."""
@@ -630,6 +643,17 @@ def _ignored(value: Any) -> tuple[str, ...]:
         raise MappingError("ignore_changes: must be a list of fields")
     if ours := next((name for name in names if name in FROM_FEED), None):
         raise MappingError(f"ignore_changes: {ours} is what the video shows; its change always makes a new one")
+    return tuple(names)
+
+
+SUGGESTED = ("custom_script", "key_selling_points", "cta_text", "environment_description")
+"""Fields that `POST /jobs/suggest-fields` answers."""
+
+
+def _suggested(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [] if value is None else [value]
+    if unknown := [name for name in names if name not in SUGGESTED]:
+        raise MappingError(f"suggest: {unknown[0]!r} is not suggested by the service; {', '.join(SUGGESTED)} are")
     return tuple(names)
 
 

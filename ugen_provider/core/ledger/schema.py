@@ -183,6 +183,8 @@ item = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("picture", sa.Text),
     sa.Column("picture_digest", sa.String(64)),
+    # Fields that the service suggests before the purchase; they are no part of the fingerprint.
+    sa.Column("suggest", sa.String(200)),
     # Whether an earlier attempt may have bought it already, so that taking it up costs nothing.
     sa.Column("begun", sa.Boolean, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
@@ -384,14 +386,23 @@ def _drop_index_by_state(connection: sa.Connection) -> None:
     connection.execute(sa.text("DROP INDEX IF EXISTS ugen_item_state"))
 
 
+def _add_missing_columns(connection: sa.Connection, table: sa.Table) -> None:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in there:
+            ddl = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {ddl}"))
+
+
+def _add_suggestions(connection: sa.Connection) -> None:
+    """Before version 7, no field of a planned request was left to the service's suggestions."""
+    _add_missing_columns(connection, item)
+
+
 def _share_purchases(connection: sa.Connection) -> None:
     """Before version 5, products shared no purchase, and a plan took effect while it was written."""
     for table in (product, run):
-        there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                ddl = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-                connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {ddl}"))
+        _add_missing_columns(connection, table)
     metadata.create_all(connection)
     indexes = {index["name"] for index in sa.inspect(connection).get_indexes(product.name)}
     for index in product.indexes:
@@ -413,6 +424,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _create,
     _share_purchases,
     _drop_index_by_state,
+    _add_suggestions,
 )
 """Each takes the tables from its index to the next number; one that was released never changes."""
 

@@ -169,6 +169,31 @@ def test_page_names_what_it_shows_and_what_it_leaves_out(tmp_path):
         assert (said in text) is (said != "No selling points"), said
 
 
+TICKED = {"ok": True, "small": True, "placeholder": True, "unreachable": True, "missing": False, "page": False}
+
+
+def ticked_on(page):
+    boxes = re.findall(r'<input type="checkbox" class="pick"( checked)? value="([^"]*)"', page.read_text())
+    return {product: bool(checked) for checked, product in boxes}
+
+
+def test_product_without_a_picture_is_not_ticked(tmp_path):
+    """A video of a page, or of nothing, is bought only if a person asks for it."""
+    rows = rows_of(len(TICKED))
+    found = {row["image_link"]: InspectedPicture(kind, "is odd") for row, kind in zip(rows, TICKED, strict=True)}
+    with page_of(tmp_path, rows, facts=PreviewFacts(pictures=found)) as page:
+        assert list(ticked_on(page).values()) == list(TICKED.values())
+        assert "Products whose picture is missing, or is a page, are not ticked." in page.read_text()
+
+
+def test_address_of_a_page_is_ticked_once_it_was_opened(tmp_path):
+    address = "https://s.example/lamp.html"
+    row = {**rows_of(1)[0], "image_link": address}
+    for inspected, ticked in (({}, False), ({address: InspectedPicture("ok")}, True)):
+        with page_of(tmp_path, [row], facts=PreviewFacts(pictures=inspected)) as page:
+            assert list(ticked_on(page).values()) == [ticked]
+
+
 def test_page_is_whole_or_the_earlier_one(tmp_path):
     with page_of(tmp_path, rows_of(2)) as page:
         before = page.read_text()

@@ -56,6 +56,9 @@ _OF_ADDRESS = {
     "page_pictures": "the picture's address is a page",
     "placeholder_pictures": "the picture is a placeholder",
 }
+_NO_PICTURE = frozenset({"missing", "page"})
+"""Kinds of pictures whose products are not ticked by default."""
+
 _VIEWS = (
     ("", "All products"),
     ("ticked", "Ticked"),
@@ -217,6 +220,8 @@ def _notes(check: OpenCheck, given: PreviewFacts, products: Sequence[Sequence[Ma
             yield _note(f"{warning[:1].upper()}{warning[1:]}.")
     if bad:
         text = f"{bad:,} of {len(given.pictures):,} pictures cannot be used or are doubtful."
+        if _NO_PICTURE & problems.keys():
+            text += " Products whose picture is missing, or is a page, are not ticked."
         yield f'<li class="stop">{text}<button type="button" data-view="picture">Show them</button></li>'
     if skipped := problems.get("not_inspected"):
         yield _note(f"{skipped:,} of {len(given.pictures):,} pictures were not inspected: the time was up.")
@@ -265,6 +270,9 @@ def _card(looks: Sequence[Mapping[str, Any]], given: PreviewFacts, *, has_catalo
     has_problem = found not in {"ok", "small", "not_inspected"} or bool(_OF_ADDRESS.keys() & set(notes))
     views = [*dict.fromkeys(whys), *(["has"] if not buys else []), *(["picture"] if has_problem else [])]
     views += ["note"] if notes or has_problem or found == "small" else []
+    # A video of a picture that is not there is no video of the product: a person has to ask for it.
+    unseen = picture is None or found == "not_inspected"
+    has_picture = found not in _NO_PICTURE and not (unseen and "page_pictures" in notes)
     videos = " ".join(
         f"{look['video']}:{'' if look['credits'] is None else look['credits']}"
         for look in looks
@@ -273,7 +281,8 @@ def _card(looks: Sequence[Mapping[str, Any]], given: PreviewFacts, *, has_catalo
     heading = f"<span>{escape(name)}</span>"
     if can_tick:
         box = (
-            f'<input type="checkbox" class="pick" checked value="{escape(product_id)}" data-videos="{escape(videos)}">'
+            f'<input type="checkbox" class="pick"{" checked" if has_picture else ""} value="{escape(product_id)}" '
+            f'data-videos="{escape(videos)}">'
         )
         heading = f"<label>{box}{heading}</label>"
     facts = list(_facts(first, whys, notes, picture, has_catalogue=has_catalogue))

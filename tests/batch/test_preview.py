@@ -155,3 +155,78 @@ def test_check_counts_each_variant(store):
     assert (summary.duplicates, summary.to_buy) == (0, 2)
     assert store.run("monday", plan=PlanOptions(mapping=mapping)).completed == 2
     assert checked(store, mapping).to_buy == 0
+
+
+CONTRADICTIONS = [
+    ({"captions_enabled": False, "caption_style": "bold"}, "captions_enabled is false, so caption_style has no effect"),
+    (
+        {"music_enabled": False, "music_mood": "calm", "music_volume": 0.2},
+        "music_enabled is false, so music_mood and music_volume have no effect",
+    ),
+    ({"custom_music_id": "m", "music_mood": "calm"}, "custom_music_id is set, so music_mood has no effect"),
+    ({"custom_script": "word " * 29}, "custom_script has 29 words, and 1 segment of 8 s has time for about 28"),
+    (
+        {"custom_script": "word " * 43, "segment_count": 4, "segment_duration": 3, "video_model": "kling3_pro"},
+        "custom_script has 43 words, and 4 segments of 3 s have time for about 42",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), CONTRADICTIONS, ids=[each[1].split()[0] for each in CONTRADICTIONS])
+def test_contradiction_is_named_with_its_line_and_bought(shop, fields, said):
+    """The service accepts such a request, so a check warns and a run buys."""
+    shop.sells("plain", "odd")
+    mapping = FeedMapping.from_dict({"categories": {"Odd": fields}})
+    shop.offers(shop_row("plain"), {**shop_row("odd"), "product_type": "Odd"})
+    with check_feed(shop.path, job_defaults={"segment_count": 1}, plan=PlanOptions(mapping=mapping)) as check:
+        list(check.rows)
+        orders = {order["product_id"]: order for order in check.orders()}
+    assert check.summary.contradictions == 1
+    assert [line for line in check.summary.warnings if said in line] == [
+        f"1 request contradicts itself: line 2, item 2: {said}"
+    ]
+    assert (orders["odd"]["warnings"], "warnings" in orders["plain"]) == ([said], False)
+    report = shop.run("monday", plan=PlanOptions(mapping=mapping))
+    assert (report.rejected, report.products) == (0, 2)
+    assert shop.local.created == (1 if "custom_music_id" in fields else 2), "the service has no such track"
+
+
+def shop_row(name):
+    return {"id": name, "title": f"Cup {name}", "image_link": f"https://s.example/{name}.jpg"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"captions_enabled": False},
+        {"caption_style": "bold"},
+        {"custom_script": "word " * 28},
+        {"music_enabled": True, "music_mood": "calm"},
+    ],
+    ids=["off", "style", "short script", "music"],
+)
+def test_request_without_contradiction_has_no_warning(shop, fields):
+    shop.sells("a")
+    with check_feed(shop.path, job_defaults={"segment_count": 1, **fields}) as check:
+        list(check.rows)
+    assert (check.summary.contradictions, check.summary.accepted) == (0, 1)
+
+
+def test_many_contradictions_name_the_first(shop):
+    shop.sells(*(f"p{n}" for n in range(9)))
+    with check_feed(shop.path, job_defaults={"segment_count": 1, "music_enabled": False, "music_mood": "x"}) as check:
+        list(check.rows)
+    [line] = [each for each in check.summary.warnings if "contradict" in each]
+    assert line.startswith("9 requests contradict themselves: line 1, item 1: music_enabled is false")
+    assert line.endswith("line 3, item 3: music_enabled is false, so music_mood has no effect; and 6 more")
+
+
+def test_shape_that_a_model_cannot_make_is_named_by_line(shop):
+    """The service refuses it, so the row is rejected beforehand."""
+    shop.offers(shop_row("a"), {**shop_row("b"), "product_type": "Odd"})
+    mapping = FeedMapping.from_dict({"categories": {"Odd": {"aspect_ratio": "1:1"}}})
+    defaults = {"segment_count": 1, "video_model": "veo3_fast"}
+    with check_feed(shop.path, job_defaults=defaults, plan=PlanOptions(mapping=mapping)) as check:
+        rows = list(check.rows)
+    assert (check.summary.accepted, check.summary.rejected, rows[1].line) == (1, 1, 2)
+    assert "1:1 is made by Kling models only" in str(rows[1])

@@ -425,6 +425,42 @@ def check_stage(value: str, *, name: str = "restart_from_stage") -> list[Violati
     return [Violation(name, f"must be one of {', '.join(STAGES)}", _short(value))]
 
 
+_WORDS_PER_SECOND = 3.5
+"""Words that a fast speaker says in a second; ordinary speech has 2.5."""
+
+_PARTS_THAT_ARE_OFF: Mapping[str, tuple[str, ...]] = {
+    "captions_enabled": ("caption_style", "custom_caption_options"),
+    "music_enabled": ("music_mood", "music_volume", "custom_music_id"),
+}
+
+
+def contradictions(fields: Mapping[str, Any]) -> list[str]:
+    """Return where a request contradicts itself, though the service accepts it.
+
+    Examples:
+        >>> contradictions({"captions_enabled": False, "caption_style": "bold"})
+        ['captions_enabled is false, so caption_style has no effect']
+        >>> contradictions({"custom_script": "word " * 40, "segment_count": 1})
+        ['custom_script has 40 words, and 1 segment of 8 s has time for about 28']
+    """
+    found = []
+    for switch, names in _PARTS_THAT_ARE_OFF.items():
+        given = [name for name in names if fields.get(name) is not None]
+        if fields.get(switch) is False and given:
+            found.append(f"{switch} is false, so {' and '.join(given)} {'have' if len(given) > 1 else 'has'} no effect")
+    if fields.get("custom_music_id") and fields.get("music_mood"):
+        found.append("custom_music_id is set, so music_mood has no effect")
+    script, count = fields.get("custom_script"), fields.get("segment_count")
+    seconds = fields.get("segment_duration", DEFAULTS["segment_duration"])
+    if isinstance(script, str) and isinstance(count, int) and isinstance(seconds, int):
+        words, most = len(script.split()), int(count * seconds * _WORDS_PER_SECOND)
+        if words > most:
+            segments = f"{count} segment{'s' if count > 1 else ''} of {seconds} s"
+            verb = "have" if count > 1 else "has"
+            found.append(f"custom_script has {words} words, and {segments} {verb} time for about {most}")
+    return found
+
+
 def warnings(fields: Mapping[str, Any]) -> list[str]:
     """Return what the service will silently ignore or change in a request that breaks no rule.
 
@@ -444,8 +480,7 @@ def warnings(fields: Mapping[str, Any]) -> list[str]:
             found.append(f"custom_script is set, so {' and '.join(ignored)} {verb} ignored by the service")
     if fields.get("max_retries_keyframe") == 0 and fields.get("qai_enabled", True):
         found.append("max_retries_keyframe is 0 while qai_enabled is on: the service may raise it to 1")
-    if fields.get("custom_music_id") and fields.get("music_mood"):
-        found.append("custom_music_id is set, so music_mood has no effect")
+    found += contradictions(fields)
     found += [f"{name} is {fields[name]!r}: did you mean {word!r}?" for name, word in near_misses(fields).items()]
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ugen_provider.core.api.rules import contradictions
 from ugen_provider.core.batch.adoption import videos_to_share
 from ugen_provider.core.batch.budget import cost_key
 from ugen_provider.core.batch.images import picture_identity
@@ -33,7 +34,7 @@ from ugen_provider.core.batch.spec import PlanOptions
 from ugen_provider.core.feeds.mapper import OpenPlan, opened_plan
 from ugen_provider.core.feeds.mapping import FeedMapping
 from ugen_provider.core.feeds.pictures import PLACEHOLDER, is_page
-from ugen_provider.core.feeds.products import FeedOrder, Planned, RejectedRow, SkippedRow
+from ugen_provider.core.feeds.products import FeedOrder, Planned, RejectedRow, SkippedRow, place
 from ugen_provider.core.feeds.sources import FeedSource
 from ugen_provider.core.jobs.order import fingerprint
 from ugen_provider.core.ledger import schema
@@ -42,6 +43,8 @@ from ugen_provider.core.ledger.store import Catalogue, Ledger, among, runs_in_fo
 from ugen_provider.core.media.origins import OriginError, RowOrigins
 
 _BATCH = 2000
+_MOST_NAMED = 3
+"""Requests that a warning names with their lines; `orders` has the warnings of each."""
 _BUYING = ("new", "changed", "again")
 _LONG_TITLE = 150
 _MOJIBAKE = re.compile("Ã[\x80-\xbf\u0192\u201a\u201e¤¶¼©¨]|â€|Â[°®©£ ]|\ufffd")
@@ -93,6 +96,7 @@ class FeedCheck:
         gone: Known products that this feed no longer has.
         known: Known products of this feed's part of the catalogue that have a video: the limits are shares of these.
         lost: Of the gone, those whose video the shop would lose: the figure that `max_gone` limits.
+        contradictions: Orders whose request contradicts itself, though the service accepts it; each names its warnings.
         refused_by: The option whose limit a run with these options would break; None where it would buy.
         warnings: Sentences about the oddities above.
     """
@@ -121,6 +125,7 @@ class FeedCheck:
     mojibake: int = 0
     long_names: int = 0
     suspicious_ids: int = 0
+    contradictions: int = 0
     new: int | None = None
     changed: int | None = None
     unchanged: int | None = None
@@ -167,6 +172,7 @@ class OpenCheck:
         self._identity = identity
         self._database = database
         self._waiting: list[tuple[Any, ...]] = []
+        self._contradicting: list[str] = []
         self._scheme = known[1].scheme if known is not None else CURRENT_SCHEME
         self.rows: Iterator[Planned] = self._read()
         database.execute(
@@ -261,6 +267,8 @@ class OpenCheck:
             "digest": fingerprint(fields, scheme=self._scheme, image_identity=identity),
             "facts": self._facts(row),
         }
+        if warnings := contradictions(fields):
+            body |= {"warnings": warnings}
         if row.members > 1:
             body |= {"members": row.members}
         if row.file is not None:
@@ -320,9 +328,14 @@ class OpenCheck:
             "SELECT coalesce(sum(n), 0) FROM (SELECT count(*) - 1 AS n FROM row WHERE what = 'order' "
             "GROUP BY request, variant)"
         )
-        for (body,) in database.execute("SELECT body FROM row WHERE what = 'order'"):
-            for fact in json.loads(body)["facts"]:
+        for body, line, item in database.execute("SELECT body, line, item FROM row WHERE what = 'order' ORDER BY seq"):
+            read = json.loads(body)
+            for fact in read["facts"]:
                 setattr(summary, fact, getattr(summary, fact) + 1)
+            if warnings := read.get("warnings"):
+                summary.contradictions += 1
+                if summary.contradictions <= _MOST_NAMED:
+                    self._contradicting.append(f"{place(line, item)}: {'; '.join(warnings)}")
         summary.unseen_columns = sorted(self._opened.unseen)
         database.execute("CREATE INDEX by_request ON row (request, variant, what, why, seq)")
         if self._known is not None:
@@ -518,6 +531,11 @@ class OpenCheck:
         for name, sentence in sentences.items():
             if count := getattr(summary, name):
                 yield sentence.format(count)
+        if summary.contradictions:
+            more = summary.contradictions - len(self._contradicting)
+            rest = f"; and {more:,} more" if more else ""
+            verb = "request contradicts itself" if summary.contradictions == 1 else "requests contradict themselves"
+            yield f"{summary.contradictions:,} {verb}: {'; '.join(self._contradicting)}{rest}"
         if summary.rows and summary.unseen_columns:
             yield f"the mapping names columns that no product has: {', '.join(summary.unseen_columns)}"
 

@@ -87,6 +87,20 @@ def test_failed_job_is_bought_again_with_the_same_text(shop, suggesting):
     assert (len(suggesting.asked), shop.local.created) == (1, 2)
 
 
+@pytest.mark.parametrize("is_down", [False, True])
+def test_failed_job_from_before_the_setting_gets_its_text(shop, suggesting, is_down):
+    """The next purchase is the first with a suggestion: it has one, or is not made."""
+    shop.sells("a")
+    shop.local.outcome(fail_at="init", times=1)
+    again = PurchasePolicy(on_earlier_failure="resubmit")
+    shop.run("monday", policy=again)
+    if is_down:
+        suggesting.answer = lambda name, number: httpx.Response(422, json={"detail": "down"})
+    report = shop.run("tuesday", plan=SCRIPT, policy=again)
+    assert (report.postponed, shop.local.created) == ((1, 1) if is_down else (0, 2))
+    assert [script for _, script, _ in suggesting.sent] == [None, "Script 1 of Cup a."][: shop.local.created]
+
+
 @pytest.mark.parametrize("point", ["before.create", "after.create", "before.record.read"])
 def test_killed_run_pays_once_for_a_suggested_request(shop, suggesting, point):
     def kill(at: str) -> None:

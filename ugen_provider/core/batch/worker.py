@@ -324,10 +324,14 @@ class ProductWorker:
             policy = replace(policy, spending=self._context.client.config.spending)
         if claimed.why == "regenerate":
             policy = replace(policy, regenerate=claimed.run.run_id)
-        if claimed.suggest and not claimed.has_job:
-            body = await self._with_suggestions(body)
-        elif claimed.suggest:
-            body = self._as_sent(body)
+        if claimed.suggest:
+            try:
+                body = await self._with_suggestions(body)
+            except NoSuggestionError:
+                if not claimed.has_job:
+                    raise
+                # What exists is taken all the same; another purchase would have a hole.
+                policy = replace(policy, spending="reuse_only", regenerate=None)
         credits = await self._estimate(body)  # noqa: A001
         self.store.reservation = CreditReservation(self._context, claimed, credits, on_committed=self._reserved)
         return Order(

@@ -3,6 +3,8 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,3 +68,9 @@ def postgres() -> Iterator[str]:
 def address(request, tmp_path) -> str:
     """Where a ledger is, on each kind of database."""
     return str(tmp_path / "ledger.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """A migrated database, for `dag.test()`."""
+    subprocess.run([sys.executable, "-P", "-m", "airflow", "db", "migrate"], check=True, capture_output=True)

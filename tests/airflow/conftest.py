@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -185,9 +183,3 @@ def moving_clock(ugen_clock: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     live_by(ugen_clock, monkeypatch)
     monkeypatch.setattr(KillClock, "sleep", lambda self, seconds: ugen_clock.advance(seconds))
     return ugen_clock
-
-
-@pytest.fixture(scope="session")
-def airflow_database() -> None:
-    """A migrated database, for `dag.test()`."""
-    subprocess.run([sys.executable, "-P", "-m", "airflow", "db", "migrate"], check=True, capture_output=True)

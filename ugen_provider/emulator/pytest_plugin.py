@@ -12,6 +12,7 @@ waits for a stopped clock for 10 s raises `EmulatorClockError`.
 Override `ugen_emulator_settings` in a conftest for another seed, speed, tenants or readings.
 """
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,41 @@ def ugen_dagster_resource(
     ledger = str(tmp_path / "ugen-ledger.db")
     Ledger.init(ledger, allow_ephemeral=True).close()
     return UGenResource(api_key=LOCAL_KEY, base_url=ugen_emulator.base_url, ledger=ledger)
+
+
+@pytest.fixture
+def ugen_airflow_connection(
+    ugen_emulator: "EmulatorServer",
+    ugen_clock: ClockControl,
+    tmp_path: "Path",
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Define the connection `ugen_default` to the emulator, and `ugen_ledger` to a ledger of its own; returns its name.
+
+    Each request moves the clock by a minute, so that a test of your own DAG takes no longer than its code. `dag.test()`
+    needs Airflow's database: `airflow db migrate`.
+
+        def test_my_videos(ugen_airflow_connection, ugen_emulator):
+            assert my_dag.test().state == "success"
+            assert len(ugen_emulator.emulator.journal.find_purchases()) == 2
+    """
+    from ugen_provider.core.ledger.store import Ledger
+    from ugen_provider.emulator.settings import LOCAL_KEY
+
+    ugen_clock.tick(60.0)
+    ledger = str(tmp_path / "ugen-ledger.db")
+    Ledger.init(ledger, allow_ephemeral=True).close()
+    extra = {"base_url": ugen_emulator.base_url, "ledger_conn_id": "ugen_ledger"}
+    connection = {"conn_type": "ugen", "password": LOCAL_KEY, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_UGEN_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_UGEN_LEDGER", json.dumps({"conn_type": "sqlite", "host": ledger}))
+
+    async def hold_nothing(event_after: float | None) -> None:
+        del event_after
+
+    # A trigger holds an early event until the executor has reported the task; `dag.test()` has no executor.
+    monkeypatch.setattr("ugen_provider.triggers.jobs._hold", hold_nothing)
+    return "ugen_default"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 
 from tests.leaks import leaks
 from ugen_provider.core.api.config import Secret
@@ -37,7 +38,7 @@ WAYS = {"open": Ledger, "init": Ledger.init}
 @pytest.mark.parametrize("kind", ADDRESSES)
 def test_no_frame_of_a_failed_open_holds_the_password(kind, way):
     address = Secret(ADDRESSES[kind]())
-    with pytest.raises((UGenError, sa.exc.SQLAlchemyError)) as caught:
+    with pytest.raises(UGenError) as caught:
         WAYS[way](address)
     assert leaks(caught.value, PASSWORD, own=__file__) == []
 
@@ -45,7 +46,7 @@ def test_no_frame_of_a_failed_open_holds_the_password(kind, way):
 @pytest.mark.parametrize("kind", ["no-ledger", "other-ledger", "newer-ledger", "gone"])
 def test_no_frame_of_an_unsuitable_ledger_holds_the_password(postgres, kind):
     """PostgreSQL on loopback trusts its users, so that any password leads to the database."""
-    address = Secret(sa.make_url(postgres).set(password=PASSWORD).render_as_string(hide_password=False))
+    address = Secret(make_url(postgres).set(password=PASSWORD).render_as_string(hide_password=False))
 
     def use():
         if kind == "no-ledger":
@@ -56,7 +57,7 @@ def test_no_frame_of_an_unsuitable_ledger_holds_the_password(postgres, kind):
                 Ledger(address)
             if kind == "gone":
                 ledger.engine.dispose()
-                server = sa.make_url(postgres)
+                server = make_url(postgres)
                 with sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT").connect() as admin:
                     admin.execute(sa.text(f"ALTER DATABASE {server.database} ALLOW_CONNECTIONS false"))
                 ledger.catalogue("shop")
@@ -68,7 +69,8 @@ def test_no_frame_of_an_unsuitable_ledger_holds_the_password(postgres, kind):
 
 
 def test_the_password_is_seen_where_a_frame_holds_it():
-    url = sa.make_url(f"postgresql://u:{PASSWORD}@127.0.0.1:{closed_port()}/d")
+    url = make_url(f"postgresql://u:{PASSWORD}@127.0.0.1:{closed_port()}/d")
+    pytest.importorskip("psycopg")
     with pytest.raises(sa.exc.OperationalError) as caught:
         sa.create_engine(url.set(drivername="postgresql+psycopg")).connect()
     assert leaks(caught.value, PASSWORD, own=__file__) != []

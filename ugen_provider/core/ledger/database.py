@@ -162,11 +162,14 @@ def _sqlite(url: sa.URL, *, shared: bool) -> sa.Engine:
         except OSError as error:
             raise ConfigError(f"ledger: {file} cannot be made: {error}") from None
     connect_args = {"timeout": _LOCKED, "isolation_level": None, "check_same_thread": False}
-    engine = sa.create_engine(url, future=True, connect_args=connect_args)
+    try:
+        engine = sa.create_engine(url, future=True, connect_args=connect_args)
+    except ArgumentError:  # its text has the whole URL
+        raise ConfigError("ledger: a SQLite address has no login and no host; write sqlite:///shop.db") from None
+    opened = _identity(path)
 
     @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, entry: Any) -> None:
-        entry.info["file"] = _identity(path)
+    def _prepare(connection: Any, _entry: Any) -> None:
         _write_ahead(connection)
         for pragma in ("synchronous=FULL", "cache_size=-32000", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
@@ -176,7 +179,7 @@ def _sqlite(url: sa.URL, *, shared: bool) -> sa.Engine:
         if connection.get_execution_options().get("reads"):
             connection.exec_driver_sql("BEGIN")
             return
-        if connection.info["file"] != _identity(path):
+        if opened != _identity(path):
             # SQLite would write on into a file that no other process can find, and the next one would buy again.
             said = "the file was deleted or replaced while it was open; restore it, then start the process again"
             raise LedgerUnavailableError(said, ledger=shown(url))

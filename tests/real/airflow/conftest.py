@@ -61,6 +61,7 @@ class Stage:
 
     def start(self, dag_id: str, **conf: Any) -> Run:
         run = Run(self, dag_id, f"run{next(_runs)}")
+        self.start_what_ended()
         self.airflow.wait_for_dag(dag_id)
         self.api.trigger(dag_id, run_id=run.run_id, conf={"product": run.product, **conf})
         return run
@@ -155,8 +156,14 @@ class Run:
         return self.task(task_id)
 
     def wait(self, condition: Callable[[], bool], *, what: str) -> None:
+        """Wait for a condition, under a supervisor: Airflow's scheduler ends where a run is deleted under it."""
+
+        def met() -> bool:
+            self.stage.start_what_ended()
+            return condition()
+
         try:
-            wait_until(condition, what=what, timeout=PATIENCE, interval=0.1)
+            wait_until(met, what=what, timeout=PATIENCE, interval=0.1)
         except WaitTimeoutError as error:
             raise AssertionError(f"{error}; the run's logs end:\n{self.log()[-8000:]}") from None
 

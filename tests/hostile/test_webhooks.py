@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.airflow.conftest import airflow_database, connection  # noqa: F401  fixtures
+from tests.airflow.conftest import connection  # noqa: F401  fixture
 from tests.hostile.deliveries import GOOD, NOW, SECRET, SEEN, forged, genuine
 from ugen_provider.core.api.errors import WebhookError
 from ugen_provider.core.jobs.webhooks import MOST_BYTES, sign, verify
@@ -99,7 +99,7 @@ def post(connection, airflow_database):  # noqa: F811  fixtures
 
 
 @pytest.fixture
-def an_asset(airflow_database):  # noqa: F811  fixture
+def an_asset(airflow_database):
     """The asset of finished jobs, as a DAG that names it leaves it in the database; returns its number of updates."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session

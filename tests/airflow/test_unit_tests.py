@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 
 from ugen_provider.core.api.clock import SystemClock
 from ugen_provider.emulator.server import EmulatorServer
 
+DagBag = pytest.importorskip("airflow.dag_processing.dagbag", reason="Airflow 3.0 has it elsewhere").DagBag
 CAMPAIGN = """
 from airflow.sdk import DAG
 

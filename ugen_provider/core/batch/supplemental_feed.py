@@ -346,7 +346,11 @@ def _write_table(entries: Iterable[Entry], url: str, *, catalogue: str, export: 
     made = _table(export.table)
     try:
         engine = sa.create_engine(with_driver(make_url(url)))
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except ImportError as error:
+        raise ConfigError(
+            f"--to: {shown} needs the driver {error.name}; for PostgreSQL: pip install 'ugen-provider[postgres]'"
+        ) from None
+    except (SQLAlchemyError, ValueError) as error:
         raise ConfigError(f"--to: {shown} is no address of a database: {type(error).__name__}") from None
     try:
         with engine.begin() as connection:

@@ -103,14 +103,22 @@ TASKS: dict[str, Make] = {
 
 
 def run_to_end(
-    task: Any, context: Any, deferred: list[Any], clock: Any, *, broken_after: float | None, first_at: list[float]
+    task: Any,
+    context: Any,
+    deferred: list[Any],
+    clock: Any,
+    *,
+    broken_after: float | None,
+    waits: list[tuple[float, float]],
 ) -> None:
-    """Run one attempt; with `broken_after`, its first trigger loses its connection, and the task begins a second."""
+    """Run one attempt; with `broken_after`, its first trigger loses its connection, and the task begins a second.
+
+    `waits` is filled with the times at which each trigger began and ended.
+    """
     try:
         task.execute(context)
     except TaskDeferred as first:
         deferred.append(first)
-        first_at.append(clock.now())
     while deferred:
         trigger = deferred[-1].trigger
         if len(deferred) == 1 and broken_after is not None:
@@ -118,7 +126,9 @@ def run_to_end(
             lost = {"status": "error", "message": "no answer", "payload": trigger.payload}
             event = {"job_id": getattr(trigger, "job_id", None), **lost}
         else:
+            began = clock.now()
             event = through(trigger)
+            waits.append((began, clock.now()))
         try:
             task.resume_execution(deferred[-1].method_name, {"event": event}, context)
             return
@@ -146,11 +156,13 @@ def test_deferred_task_ends_with_execution_timeout(
     began = ugen_clock.now()
     context["ti"].start_date = datetime.fromtimestamp(began, UTC)
     deferred: list[Any] = []
-    first_at: list[float] = []
+    waits: list[tuple[float, float]] = []
     with pytest.raises((JobTimeoutError, PurchaseError, AirflowTaskTimeout)) as ended:
-        run_to_end(task, context, deferred, ugen_clock, broken_after=broken_after, first_at=first_at)
-    # A wave of a feed has sleepers of its own, which move this clock before the task defers.
-    assert began + LIMIT <= ugen_clock.now() <= max([began + LIMIT, *first_at]) + 30
+        run_to_end(task, context, deferred, ugen_clock, broken_after=broken_after, waits=waits)
+    assert ugen_clock.now() >= began + LIMIT
+    # A wave of a feed has sleepers of its own, which move this clock before the task defers, and after it.
+    assert all(end <= max(began + LIMIT, start) + 30 for start, end in waits)
+    assert kind.startswith("feed") or ugen_clock.now() <= began + LIMIT + 30
     assert len(deferred) >= (1 if broken_after is None or kind.startswith("feed") else 2)
     assert getattr(ended.value, "retryable", True)
     assert not ugen_client.jobs.get(slow_job).ended

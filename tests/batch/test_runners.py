@@ -284,6 +284,37 @@ def check_waits(on_postgresql, held, others, *, is_same):
                 holding.result()
 
 
+@pytest.mark.parametrize("wanted", ["record", "retry", "settle"])
+@pytest.mark.parametrize("held", ["record", "retry", "settle"])
+def test_writes_that_begin_one_share_at_once_all_count(held, wanted, on_postgresql):
+    """A product takes credits while another one of the same runner is settled, and the share was given back before."""
+    catalogue = planned(on_postgresql, 20)
+    with Ledger(on_postgresql.engine.url.render_as_string(hide_password=False)) as another:
+        first, second = Runner(on_postgresql, catalogue, "a"), Runner(another, catalogue, "b")
+        second.run, second.claims = first.run, first.claims[::-1]
+        first.sent, second.sent = first.send(first.claims[0]), second.send(second.claims[0])
+        for runner in (first, second):
+            runner.share.give_back()
+            runner.share = BudgetShare(runner.ledger, runner.run, runner.spec.budget)
+        with paused(on_postgresql) as (at_commit, go_on), ThreadPoolExecutor(2) as pool:
+            one = pool.submit(WRITES[held], first)
+            assert at_commit.wait(60)
+            two = pool.submit(WRITES[wanted], second)
+            while not two.done() and not waiting_for_locks(on_postgresql):
+                pass
+            go_on.set()
+            one.result(), two.result()
+        first.share.give_back()
+    booked = booked_of(on_postgresql)
+    assert len(set(booked)) == 1, booked
+
+
+def waiting_for_locks(ledger):
+    """How many statements wait for a lock of PostgreSQL."""
+    with ledger.engine.connect() as connection:
+        return connection.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
 @contextmanager
 def paused(ledger):
     """Yield two events: a transaction of this ledger is about to commit, and it may."""

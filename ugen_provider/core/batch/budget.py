@@ -353,8 +353,7 @@ def _taken(
             if not _DAY.add(connection, more, to=this_day, most=budget.daily):
                 raise BudgetUsedUpError(f"the day's budget of {budget.daily} credits is used up", which="day")
     until = ledger.now() + LEASE
-    if connection.execute(_TAKE_INTO_SHARE, {**this, "more": more, "until_then": until}).rowcount != 1:
-        _begin_share(connection, run, day, taken=more, booked=0, until=until)
+    _change_share(connection, _TAKE_INTO_SHARE, run, day, {"more": more, "until_then": until}, until=until)
     return unused + more
 
 
@@ -370,9 +369,19 @@ def left(connection: sa.Connection, run: Run, budget: Budget, day: str) -> int |
     return min(lefts, default=None)
 
 
-def _begin_share(connection: sa.Connection, run: Run, day: str, *, taken: int, booked: int, until: float) -> None:
-    values = {"run": run.id, "owner": run.owner, "day": day, "namespace": run.catalogue.namespace}
-    connection.execute(sa.insert(_SHARE), {**values, "taken": taken, "booked": booked, "until": until})
+def _change_share(
+    connection: sa.Connection, statement: sa.Update, run: Run, day: str, given: Mapping[str, object], *, until: float
+) -> None:
+    """Change a runner's share, and begin it where it has none.
+
+    A product takes credits in one transaction while another product of the runner is corrected in a second one: both
+    may find no share, so neither may fail because the other one began it. Between two of these statements another
+    runner may give back a share whose lease has ended; it is then begun again.
+    """
+    this = {"of_run": run.id, "of_owner": run.owner, "of_day": day}
+    row = {"run": run.id, "owner": run.owner, "day": day, "namespace": run.catalogue.namespace}
+    while connection.execute(statement, {**this, **given}).rowcount != 1:
+        insert_new(connection, _SHARE, {**row, "taken": 0, "booked": 0, "until": until})
 
 
 def give_back_ended(ledger: Ledger) -> bool:
@@ -443,10 +452,8 @@ def correct(connection: sa.Connection, ledger: Ledger, claimed: Claim, *, consum
     if row.booked is None:
         return False
     if difference := consumed - row.booked:
-        this = {"of_run": claimed.run.id, "of_owner": claimed.run.owner, "of_day": row.booked_day}
-        if connection.execute(_CORRECT_SHARE, {**this, "more": difference}).rowcount != 1:
-            until = ledger.now() + LEASE
-            _begin_share(connection, claimed.run, row.booked_day, taken=0, booked=difference, until=until)
+        until = ledger.now() + LEASE
+        _change_share(connection, _CORRECT_SHARE, claimed.run, row.booked_day, {"more": difference}, until=until)
     return True
 
 
